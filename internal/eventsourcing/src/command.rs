@@ -1,0 +1,230 @@
+//! A command on its way, and the bundles that carry several.
+//!
+//! The rule this module protects: what travels in the queue can be read one command at a time, so that one that
+//! cannot be read dies alone.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::model::{AggregateRef, DecodeError, Model};
+use crate::partition::{Partition, PartitionCount};
+
+/// The most that one queue message may hold, in bytes: a quarter of a bus's usual `max_payload` of 1 MiB, because
+/// a record repeats the command that it refuses.
+pub const MAX_BUNDLE_BYTES: usize = 256 * 1024;
+
+/// The most commands that one queue message may hold.
+pub const MAX_BUNDLE_COMMANDS: usize = 256;
+
+/// A command with what is known of where it comes from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Envelope {
+    /// The command's id: what makes a repeat a repeat.
+    pub command_id: Uuid,
+    /// The first command of the whole saga.
+    pub correlation_id: Uuid,
+    /// The record that a policy reacted to; for a client's command the command itself.
+    pub causation_id: Uuid,
+    /// Who sends it.
+    pub actor: String,
+    /// The W3C trace context it came with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// Where somebody waits for the outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<String>,
+    /// The aggregate that it changes.
+    pub target: AggregateRef,
+    /// The command itself.
+    pub command: Box<RawValue>,
+}
+
+impl Envelope {
+    /// Wraps a command that a client sent: it is the beginning of its saga.
+    ///
+    /// # Errors
+    ///
+    /// When the command cannot be written as JSON: a defect.
+    pub fn first<M: Model>(
+        command_id: Uuid,
+        actor: String,
+        command: &M::Command,
+    ) -> Result<Self, DecodeError> {
+        Ok(Self {
+            command_id,
+            correlation_id: command_id,
+            causation_id: command_id,
+            actor,
+            traceparent: None,
+            reply_to: None,
+            target: M::target(command),
+            command: serde_json::value::to_raw_value(command)
+                .map_err(|error| DecodeError::malformed("command", error))?,
+        })
+    }
+
+    /// The partition that the command belongs to.
+    #[must_use]
+    pub fn partition(&self, partitions: PartitionCount) -> Partition {
+        partitions.partition_of(self.target.id)
+    }
+
+    /// The bytes it takes in a bundle.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written as JSON: a defect.
+    pub fn encode(&self) -> Result<Vec<u8>, DecodeError> {
+        serde_json::to_vec(self).map_err(|error| DecodeError::malformed("envelope", error))
+    }
+}
+
+/// One queue message: one or more commands of one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundle {
+    /// The partition of all of them.
+    pub partition: Partition,
+    /// How many there are.
+    pub commands: usize,
+    /// A JSON array of envelopes.
+    pub payload: Vec<u8>,
+}
+
+/// Packs encoded envelopes of one partition into as few bundles as the limits allow, in order.
+#[must_use]
+pub fn pack<'a>(partition: Partition, envelopes: impl IntoIterator<Item = &'a [u8]>) -> Vec<Bundle> {
+    let mut bundles: Vec<Bundle> = Vec::new();
+    for envelope in envelopes {
+        let fits = |bundle: &&mut Bundle| {
+            bundle.commands < MAX_BUNDLE_COMMANDS
+                && bundle.payload.len().saturating_add(envelope.len()) < MAX_BUNDLE_BYTES
+        };
+        if let Some(bundle) = bundles.last_mut().filter(fits) {
+            bundle.payload.push(b',');
+            bundle.payload.extend_from_slice(envelope);
+            bundle.commands += 1;
+        } else {
+            if let Some(full) = bundles.last_mut() {
+                full.payload.push(b']');
+            }
+            let mut payload = Vec::with_capacity(envelope.len() + 2);
+            payload.push(b'[');
+            payload.extend_from_slice(envelope);
+            bundles.push(Bundle { partition, commands: 1, payload });
+        }
+    }
+    if let Some(last) = bundles.last_mut() {
+        last.payload.push(b']');
+    }
+    bundles
+}
+
+/// One place in a queue message: an envelope, or what could not be read as one.
+#[derive(Debug, Clone)]
+pub enum Slot {
+    /// A command.
+    Envelope(Box<Envelope>),
+    /// Not a command.
+    Unreadable {
+        /// An id for it, derived from where it stands and what it says, so that it dies once.
+        command_id: Uuid,
+        /// What is wrong.
+        reason: String,
+        /// What it says, shortened to [`crate::record::DeadData::MAX_RAW`].
+        raw: String,
+    },
+}
+
+impl Slot {
+    /// The command's id.
+    #[must_use]
+    pub fn command_id(&self) -> Uuid {
+        match self {
+            Self::Envelope(envelope) => envelope.command_id,
+            Self::Unreadable { command_id, .. } => *command_id,
+        }
+    }
+}
+
+/// Reads a queue message, one command at a time. There is always at least one slot.
+#[must_use]
+pub fn unpack(partition: Partition, message: u64, payload: &[u8]) -> Vec<Slot> {
+    let unreadable = |index: usize, raw: &[u8], reason: String| {
+        let mut name = format!("{partition}/{message}/{index}/").into_bytes();
+        name.extend_from_slice(raw);
+        let text = String::from_utf8_lossy(raw);
+        let end = text.floor_char_boundary(crate::record::DeadData::MAX_RAW);
+        Slot::Unreadable {
+            command_id: Uuid::new_v5(&Uuid::NAMESPACE_OID, &name),
+            reason,
+            raw: text.get(..end).unwrap_or_default().to_owned(),
+        }
+    };
+    match serde_json::from_slice::<Vec<&RawValue>>(payload) {
+        Ok(items) if items.is_empty() => vec![unreadable(0, payload, "an empty bundle".to_owned())],
+        Ok(items) => items
+            .into_iter()
+            .enumerate()
+            .map(|(index, item)| match serde_json::from_str::<Envelope>(item.get()) {
+                Ok(envelope) => Slot::Envelope(Box::new(envelope)),
+                Err(error) => unreadable(index, item.get().as_bytes(), error.to_string()),
+            })
+            .collect(),
+        Err(error) => vec![unreadable(0, payload, error.to_string())],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARTITION: Partition = Partition::from_index(1);
+
+    #[test]
+    fn an_unreadable_command_does_not_take_its_bundle_with_it() {
+        let id = Uuid::from_u128(7);
+        let good = format!(
+            r#"{{"command_id":"{id}","correlation_id":"{id}","causation_id":"{id}","actor":"a",
+                "target":{{"type":"thing","id":"{id}"}},"command":{{}}}}"#
+        );
+        let payload = format!("[{good},{{\"nonsense\":1}},{good}]");
+        let slots = unpack(PARTITION, 9, payload.as_bytes());
+        assert_eq!(slots.len(), 3);
+        assert!(matches!(slots[0], Slot::Envelope(_)) && matches!(slots[2], Slot::Envelope(_)));
+        assert!(matches!(&slots[1], Slot::Unreadable { raw, .. } if raw.contains("nonsense")));
+    }
+
+    #[test]
+    fn garbage_is_one_slot_with_an_id_that_repeats() {
+        let once = unpack(PARTITION, 9, b"\xff\x00garbage");
+        let again = unpack(PARTITION, 9, b"\xff\x00garbage");
+        let elsewhere = unpack(PARTITION, 10, b"\xff\x00garbage");
+        assert_eq!(once.len(), 1);
+        assert_eq!(once[0].command_id(), again[0].command_id());
+        assert_ne!(once[0].command_id(), elsewhere[0].command_id());
+        assert_eq!(unpack(PARTITION, 9, b"[]").len(), 1);
+    }
+
+    #[test]
+    fn packing_keeps_order_and_limits() {
+        let envelopes: Vec<Vec<u8>> =
+            (0..600).map(|number| format!("{{\"n\":{number}}}").into_bytes()).collect();
+        let bundles = pack(PARTITION, envelopes.iter().map(Vec::as_slice));
+        assert_eq!(bundles.iter().map(|bundle| bundle.commands).collect::<Vec<_>>(), [256, 256, 88]);
+        let numbers: Vec<u64> = bundles
+            .iter()
+            .flat_map(|bundle| serde_json::from_slice::<Vec<serde_json::Value>>(&bundle.payload).unwrap())
+            .map(|value| value["n"].as_u64().unwrap())
+            .collect();
+        assert_eq!(numbers, (0..600).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_bundle_stays_below_its_size_unless_one_command_alone_is_larger() {
+        let envelope = vec![b'1'; MAX_BUNDLE_BYTES / 3];
+        let bundles = pack(PARTITION, (0..4).map(|_| envelope.as_slice()));
+        assert!(bundles.iter().all(|bundle| bundle.payload.len() <= MAX_BUNDLE_BYTES + 2));
+        assert_eq!(bundles.iter().map(|bundle| bundle.commands).sum::<usize>(), 4);
+    }
+}

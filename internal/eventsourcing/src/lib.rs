@@ -1,0 +1,39 @@
+//! The kernel of an event-sourced platform: what moves commands and facts, and knows nothing of what they mean.
+//!
+//! # Layout
+//!
+//! - [`partition`]: the unit of order, parallelism, ownership and failover; sequences, versions, epochs
+//! - [`model`]: what a bounded context gives the kernel: decide, evolve, and how its events are written down
+//! - [`command`]: a command on its way, and the bundles that carry several
+//! - [`record`]: one line of the event log: a fact, or the outcome of a command that produced none
+//! - [`cloudevent`]: a record as the world outside sees it
+//! - [`outcome`]: what became of a command
+//! - [`ports`]: the small traits behind which stores, queues and buses live
+//! - [`environment`]: clock, randomness, wake-ups and stop signals, all of them parameters
+//! - [`assignment`]: which partitions a loop owns
+//! - [`turn`]: the one loop shape; retries in place, backoff, stop
+//! - [`desk`]: where those sit who wait for an outcome
+//! - [`listener`], [`worker`], [`relayer`], [`policy`], [`projector`]: the five loops
+//! - [`queue`]: how a reader proves that the queue in front of it is the one it remembers
+//! - `testkit` (feature): in-memory ports, the contract suite, given/when/then scenarios
+
+pub mod assignment;
+pub mod cloudevent;
+pub mod command;
+pub mod desk;
+pub mod environment;
+pub mod listener;
+pub mod model;
+pub mod outcome;
+pub mod partition;
+pub mod policy;
+pub mod ports;
+pub mod projector;
+pub mod queue;
+pub mod record;
+pub mod relayer;
+mod rotation;
+#[cfg(feature = "testkit")]
+pub mod testkit;
+pub mod turn;
+pub mod worker;

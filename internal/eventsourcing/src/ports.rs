@@ -1,0 +1,485 @@
+//! The small traits behind which stores, queues and buses live.
+//!
+//! The rule this module protects: what has to happen together is one call, so that an adapter can make it one
+//! transaction; and a call takes work for many partitions at once, so that an adapter can make it one round trip.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::command::Bundle;
+use crate::model::{AggregateRef, EncodedSnapshot};
+use crate::outcome::{Fingerprint, Outcome, Reply};
+use crate::partition::{Epoch, Partition, Sequence, Version};
+use crate::record::Record;
+use crate::turn::Trouble;
+
+/// Why a port could not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PortError {
+    /// The infrastructure failed, or its answer was lost: it may or may not have happened.
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+    /// Something in the request cannot be stored, however often it is tried.
+    #[error("the store refuses the content: {0}")]
+    Content(String),
+    /// Another writer was first with something that must be unique. Nothing happened; look again.
+    #[error("another writer was first: {0}")]
+    Conflict(String),
+    /// It has no room. Nothing happened.
+    #[error("full: {0}")]
+    Full(String),
+    /// What is stored is not what must be there: a person has to look.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl PortError {
+    /// What a loop does about it where it has no better idea: the one place that says whether to retry.
+    #[must_use]
+    pub fn trouble(self) -> Trouble {
+        match self {
+            Self::Unavailable(_) | Self::Conflict(_) | Self::Full(_) => Trouble::Retry(self.to_string()),
+            Self::Content(_) | Self::Broken(_) => Trouble::Halt(self.to_string()),
+        }
+    }
+}
+
+/// The answer of a port.
+pub type PortResult<T> = Result<T, PortError>;
+
+// ---------------------------------------------------------------------------------------------- queue
+
+/// Where a worker stands in the command queue: the last command whose outcome is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct QueuePosition {
+    /// When the queue's stream was created, in microseconds since the Unix epoch: another stream is another queue.
+    pub created_at: u64,
+    /// The message.
+    pub message: u64,
+    /// The id of the message's first command: the same number with another content is another queue, too.
+    pub first_command: Uuid,
+    /// The command's index in the message.
+    pub index: u32,
+}
+
+impl fmt::Display for QueuePosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "message {} command {} ({})", self.message, self.index, self.first_command)
+    }
+}
+
+/// A message of the queue.
+#[derive(Debug, Clone)]
+pub struct QueuedMessage {
+    /// The partition of its commands.
+    pub partition: Partition,
+    /// Its number: growing, not gap-free.
+    pub message: u64,
+    /// The bundle.
+    pub payload: Arc<[u8]>,
+}
+
+/// The command queue: durable, ordered within a partition, read from a position that the reader stores itself.
+pub trait CommandQueue: Send + Sync + 'static {
+    /// When the stream was created, in microseconds since the Unix epoch.
+    fn created_at(&self) -> impl Future<Output = PortResult<u64>> + Send;
+
+    /// Stores bundles durably: each is on disk when its answer is `Ok`. One answer a bundle, in order; bundles of
+    /// one partition keep their order, and where one fails, those of its partition behind it fail too.
+    fn enqueue(&self, bundles: Vec<Bundle>) -> impl Future<Output = Vec<PortResult<()>>> + Send;
+
+    /// The message with this number, where the queue (still) has it.
+    fn message(
+        &self,
+        partition: Partition,
+        message: u64,
+    ) -> impl Future<Output = PortResult<Option<QueuedMessage>>> + Send;
+
+    /// Messages after the given numbers (0: from the beginning), at most `limit` in all, in order within each
+    /// partition. The partitions are served in the order of the request: a caller with a limit rotates it.
+    fn read(
+        &self,
+        after: &[(Partition, u64)],
+        limit: usize,
+    ) -> impl Future<Output = PortResult<Vec<QueuedMessage>>> + Send;
+
+    /// Forgets the messages before the given numbers, which stay.
+    fn purge(&self, before: &[(Partition, u64)]) -> impl Future<Output = PortResult<()>> + Send;
+}
+
+/// Where outcomes go that somebody waits for. Losing one is harmless: whoever waits asks again.
+pub trait Replies: Send + Sync + 'static {
+    /// Sends them, to the addresses that the commands came with.
+    fn send(&self, replies: Vec<(String, Reply)>) -> impl Future<Output = ()> + Send;
+}
+
+// ------------------------------------------------------------------------------------------ event log
+
+/// A partition's row: who may write, where the next record goes, and how far the queue has been worked off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionRow {
+    /// How often it was taken over.
+    pub epoch: Epoch,
+    /// The last record's sequence.
+    pub head: Sequence,
+    /// The last command that has an outcome; `None` before the first.
+    pub position: Option<QueuePosition>,
+}
+
+/// What the inbox remembers of a command, for ever.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InboxEntry {
+    /// What it asked for.
+    pub fingerprint: Fingerprint,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// A snapshot of an aggregate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Which aggregate.
+    pub aggregate: AggregateRef,
+    /// Its version.
+    pub version: Version,
+    /// Its state.
+    pub state: EncodedSnapshot,
+}
+
+/// An event as it is read back to replay an aggregate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// The aggregate's version after it.
+    pub version: Version,
+    /// The event's name.
+    pub event_type: String,
+    /// The version of its shape.
+    pub schema: u16,
+    /// JSON.
+    pub data: String,
+}
+
+/// An aggregate's past: its latest snapshot, and the events after it.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    /// The latest snapshot, of whatever schema.
+    pub snapshot: Option<Snapshot>,
+    /// The events after the snapshot, in order.
+    pub events: Vec<StoredEvent>,
+}
+
+/// What a batch needs to know before it decides.
+#[derive(Debug, Clone, Default)]
+pub struct LoadRequest {
+    /// Commands that may have been seen before.
+    pub commands: Vec<Uuid>,
+    /// Aggregates to load.
+    pub aggregates: Vec<AggregateRef>,
+    /// Aggregates of whom only their existence is asked.
+    pub references: Vec<AggregateRef>,
+    /// Replay from the first event and leave the snapshots alone: the reader does not know their schema.
+    pub full: bool,
+}
+
+/// The answer to a [`LoadRequest`].
+#[derive(Debug, Clone, Default)]
+pub struct Loaded {
+    /// Those commands that have an outcome.
+    pub inbox: Vec<InboxEntry>,
+    /// One history for each aggregate, in the order of the request; empty where there is none.
+    pub histories: Vec<History>,
+    /// Those references that exist.
+    pub existing: Vec<AggregateRef>,
+}
+
+/// One partition's part of a worker's transaction.
+#[derive(Debug, Clone)]
+pub struct PartitionCommit {
+    /// Which partition.
+    pub partition: Partition,
+    /// The row as its owner remembers it: where it is not exactly this, nothing of this part happens.
+    pub expected: PartitionRow,
+    /// How far the queue is worked off afterwards.
+    pub position: QueuePosition,
+    /// The records, with sequences from `expected.head + 1`.
+    pub records: Vec<Record>,
+    /// The outcomes of the commands that got one.
+    pub inbox: Vec<InboxEntry>,
+    /// Snapshots to keep.
+    pub snapshots: Vec<Snapshot>,
+}
+
+impl PartitionCommit {
+    /// The row after the commit.
+    #[must_use]
+    pub fn row_after(&self) -> PartitionRow {
+        let head = self.records.last().map_or(self.expected.head, |record| record.sequence);
+        PartitionRow { epoch: self.expected.epoch, head, position: Some(self.position) }
+    }
+}
+
+/// What became of one partition's part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Commit {
+    /// Its facts, its inbox rows and its progress are on disk.
+    Done,
+    /// The row was not what its owner remembers: somebody else owns the partition. Nothing was written.
+    Fenced,
+}
+
+/// The event log, with the inbox, the snapshots and the partition rows.
+pub trait EventLog: Send + Sync + 'static {
+    /// Takes partitions over: raises their epochs and answers with their rows.
+    fn take_over(
+        &self,
+        partitions: &[Partition],
+    ) -> impl Future<Output = PortResult<Vec<(Partition, PartitionRow)>>> + Send;
+
+    /// The partitions' rows as they are.
+    fn rows(
+        &self,
+        partitions: &[Partition],
+    ) -> impl Future<Output = PortResult<Vec<(Partition, PartitionRow)>>> + Send;
+
+    /// Loads what a batch needs.
+    fn load(&self, request: &LoadRequest) -> impl Future<Output = PortResult<Loaded>> + Send;
+
+    /// Appends, in one transaction that first moves every partition's row by compare-and-set. One answer a part,
+    /// in order; a part that is fenced does not stop the others, and fenced it is before anything else is looked at:
+    /// also where its successor has committed the same commands.
+    ///
+    /// An inbox entry that exists already is a [`PortError::Conflict`], content that cannot be stored a
+    /// [`PortError::Content`]: then nothing happened. A sequence or a version that exists already is
+    /// [`PortError::Broken`]. After [`PortError::Unavailable`] nothing is known.
+    fn commit(&self, parts: Vec<PartitionCommit>) -> impl Future<Output = PortResult<Vec<Commit>>> + Send;
+
+    /// Committed records after the given sequences, at most `limit` in all, in order within each partition. The
+    /// partitions are served in the order of the request: a caller with a limit rotates it.
+    fn read(
+        &self,
+        after: &[(Partition, Sequence)],
+        limit: usize,
+    ) -> impl Future<Output = PortResult<Vec<Arc<Record>>>> + Send;
+}
+
+/// The policies' checkpoints: they live with the event log, and move after what they stand for is queued.
+pub trait Checkpoints: Send + Sync + 'static {
+    /// How far a reader has come in each partition; zero where it has not begun.
+    fn load(
+        &self,
+        reader: &str,
+        partitions: &[Partition],
+    ) -> impl Future<Output = PortResult<Vec<(Partition, Sequence)>>> + Send;
+
+    /// Moves checkpoints by compare-and-set. `false`: it was not where the reader remembers it.
+    fn advance(
+        &self,
+        reader: &str,
+        moves: &[CheckpointMove],
+    ) -> impl Future<Output = PortResult<Vec<bool>>> + Send;
+}
+
+/// One checkpoint's step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckpointMove {
+    /// Which partition.
+    pub partition: Partition,
+    /// Where it is now.
+    pub from: Sequence,
+    /// Where it goes.
+    pub to: Sequence,
+}
+
+// ------------------------------------------------------------------------------------------------ bus
+
+/// Records for one partition's stream.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    /// Which partition.
+    pub partition: Partition,
+    /// The stream's last sequence as the relayer remembers it: where it is another, the bus refuses.
+    pub expected: Sequence,
+    /// The records, from `expected + 1`.
+    pub records: Vec<Arc<Record>>,
+}
+
+/// The end of a partition's stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BusTail {
+    /// Which partition.
+    pub partition: Partition,
+    /// The last sequence; zero for an empty stream.
+    pub last: Sequence,
+    /// The id of that record; `None` for an empty stream.
+    pub record_id: Option<Uuid>,
+}
+
+/// The event bus: one stream a partition, whose n-th message is the n-th record of that partition of the log.
+pub trait EventBus: Send + Sync + 'static {
+    /// Where the streams end.
+    fn tails(&self, partitions: &[Partition]) -> impl Future<Output = PortResult<Vec<BusTail>>> + Send;
+
+    /// Publishes. One answer a publication, in order. An unexpected end of the stream is a [`PortError::Conflict`];
+    /// after any error what happened is unknown: ask for the tail.
+    fn publish(&self, publications: Vec<Publication>) -> impl Future<Output = Vec<PortResult<()>>> + Send;
+
+    /// Published records after the given sequences, at most `limit` in all, in order within each partition. The
+    /// partitions are served in the order of the request: a caller with a limit rotates it.
+    fn read(
+        &self,
+        after: &[(Partition, Sequence)],
+        limit: usize,
+    ) -> impl Future<Output = PortResult<Vec<Arc<Record>>>> + Send;
+}
+
+// ---------------------------------------------------------------------------------------- read models
+
+/// The type of a read model's column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnType {
+    /// A 64-bit integer.
+    Integer,
+    /// Text.
+    Text,
+    /// A UUID.
+    Uuid,
+}
+
+/// A read model's column. Every column is written from the facts of one partition only, and may be absent.
+#[derive(Debug, Clone, Copy)]
+pub struct Column {
+    /// Its name.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: ColumnType,
+    /// Whether lists are filtered by it.
+    pub indexed: bool,
+}
+
+/// A read model's table: rows under a UUID.
+#[derive(Debug, Clone, Copy)]
+pub struct Table {
+    /// Its name.
+    pub name: &'static str,
+    /// Its columns, beside the key.
+    pub columns: &'static [Column],
+}
+
+/// The value in a column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// A 64-bit integer.
+    Integer(i64),
+    /// Text.
+    Text(String),
+    /// A UUID.
+    Uuid(Uuid),
+}
+
+impl Value {
+    /// The integer, where it is one.
+    #[must_use]
+    pub const fn integer(&self) -> Option<i64> {
+        match self {
+            Self::Integer(value) => Some(*value),
+            Self::Text(_) | Self::Uuid(_) => None,
+        }
+    }
+
+    /// The text, where it is one.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(value) => Some(value),
+            Self::Integer(_) | Self::Uuid(_) => None,
+        }
+    }
+
+    /// The UUID, where it is one.
+    #[must_use]
+    pub const fn uuid(&self) -> Option<Uuid> {
+        match self {
+            Self::Uuid(value) => Some(*value),
+            Self::Integer(_) | Self::Text(_) => None,
+        }
+    }
+}
+
+/// What a record changes in one row. The row is made where there is none. A change sets a column or adds to it, never
+/// both; a sum that leaves the type's range is a [`PortError::Content`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowChange {
+    /// The table.
+    pub table: &'static str,
+    /// The row.
+    pub key: Uuid,
+    /// Columns that get a value.
+    pub set: Vec<(&'static str, Value)>,
+    /// Integer columns that something is added to; an absent one counts as zero.
+    pub add: Vec<(&'static str, i64)>,
+}
+
+/// One partition's part of a projector's transaction.
+#[derive(Debug, Clone)]
+pub struct ProjectionStep {
+    /// How the checkpoint moves: by compare-and-set, in the same transaction.
+    pub checkpoint: CheckpointMove,
+    /// The row changes, in order.
+    pub changes: Vec<RowChange>,
+}
+
+/// What a column must be for a row to be listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Test {
+    /// It has this value.
+    Is(Value),
+    /// It has a value.
+    Present,
+    /// It has none.
+    Absent,
+}
+
+/// Rows of one table.
+#[derive(Debug, Clone)]
+pub struct RowQuery {
+    /// The table.
+    pub table: &'static str,
+    /// All of these hold.
+    pub conditions: Vec<(&'static str, Test)>,
+    /// Only rows with a greater key, in the order of the UUIDs' bytes.
+    pub after: Option<Uuid>,
+    /// At most this many.
+    pub limit: u32,
+}
+
+/// A row as it is read: the value of each of the table's columns, in the table's order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The row's key.
+    pub key: Uuid,
+    /// The values.
+    pub values: Vec<Option<Value>>,
+}
+
+/// The read models: tables and the projection's checkpoints, in one store.
+pub trait ReadModels: Send + Sync + 'static {
+    /// How far the projection has come in each partition.
+    fn checkpoints(
+        &self,
+        partitions: &[Partition],
+    ) -> impl Future<Output = PortResult<Vec<(Partition, Sequence)>>> + Send;
+
+    /// Applies steps in one transaction. One answer a step, in order; `false`: its checkpoint was not where the
+    /// projector remembers it, and nothing of that step happened.
+    fn apply(&self, steps: Vec<ProjectionStep>) -> impl Future<Output = PortResult<Vec<bool>>> + Send;
+
+    /// The row under a key.
+    fn row(&self, table: &'static str, key: Uuid) -> impl Future<Output = PortResult<Option<Row>>> + Send;
+
+    /// The rows that a query asks for, in the order of their keys.
+    fn rows(&self, query: &RowQuery) -> impl Future<Output = PortResult<Vec<Row>>> + Send;
+}

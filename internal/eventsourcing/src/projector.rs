@@ -1,0 +1,108 @@
+//! The projector: folds facts into read models.
+//!
+//! The rule this module protects: rows and checkpoint are one transaction, and the checkpoint moves by
+//! compare-and-set. So a read model is the fold of a prefix of each partition, whoever writes it and however often.
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+
+use crate::assignment::Assignment;
+use crate::model::{Model, Projection};
+use crate::partition::{Partition, Sequence};
+use crate::ports::{CheckpointMove, EventBus, PortError, ProjectionStep, ReadModels};
+use crate::relayer::{by_partition, gap_free};
+use crate::rotation::Rotation;
+use crate::turn::{Progress, Trouble, Turn};
+
+/// Records read from the bus, and projected in one transaction.
+const BATCH: usize = 1024;
+
+/// The loop that keeps read models, for the partitions assigned to it.
+pub struct Projector<M, P, B, S> {
+    projection: P,
+    bus: B,
+    store: S,
+    assignment: Assignment,
+    at: BTreeMap<Partition, Sequence>,
+    rotation: Rotation,
+    model: PhantomData<fn() -> M>,
+}
+
+impl<M: Model, P: Projection<M>, B: EventBus, S: ReadModels> Projector<M, P, B, S> {
+    /// A projector of this projection into this store.
+    pub fn new(projection: P, bus: B, store: S, assignment: Assignment) -> Self {
+        Self {
+            projection,
+            bus,
+            store,
+            assignment,
+            at: BTreeMap::new(),
+            rotation: Rotation::default(),
+            model: PhantomData,
+        }
+    }
+
+    async fn settle_ownership(&mut self) -> Result<(), Trouble> {
+        let assigned = self.assignment.current();
+        self.at.retain(|partition, _| assigned.contains(partition));
+        let new: Vec<Partition> =
+            assigned.into_iter().filter(|partition| !self.at.contains_key(partition)).collect();
+        if !new.is_empty() {
+            self.at.extend(self.store.checkpoints(&new).await.map_err(PortError::trouble)?);
+        }
+        Ok(())
+    }
+}
+
+impl<M: Model, P: Projection<M>, B: EventBus, S: ReadModels> Turn for Projector<M, P, B, S> {
+    const PART: &'static str = "projector";
+
+    async fn turn(&mut self) -> Result<Progress, Trouble> {
+        self.settle_ownership().await?;
+        let after: Vec<(Partition, Sequence)> = self.at.iter().map(|(p, s)| (*p, *s)).collect();
+        if after.is_empty() {
+            return Ok(Progress::Idle);
+        }
+        let after = self.rotation.turn(after);
+        let records = self.bus.read(&after, BATCH).await.map_err(PortError::trouble)?;
+        if records.is_empty() {
+            return Ok(Progress::Idle);
+        }
+        let mut steps = Vec::new();
+        for (partition, records) in by_partition(records) {
+            let from = self.at.get(&partition).copied().unwrap_or_default();
+            gap_free(partition, from, &records)?;
+            let mut changes = Vec::with_capacity(records.len().saturating_mul(2));
+            for record in &records {
+                let entry = record.entry::<M>().map_err(|error| {
+                    Trouble::Halt(format!("record {} cannot be read: {error}", record.position()))
+                })?;
+                changes.extend(self.projection.project(record, &entry));
+            }
+            let to = records.last().map_or(from, |record| record.sequence);
+            steps.push(ProjectionStep { checkpoint: CheckpointMove { partition, from, to }, changes });
+        }
+        let moves: Vec<CheckpointMove> = steps.iter().map(|step| step.checkpoint).collect();
+        match self.store.apply(steps).await {
+            Ok(moved) => {
+                for (step, moved) in moves.into_iter().zip(moved) {
+                    if moved {
+                        self.at.insert(step.partition, step.to);
+                    } else {
+                        tracing::warn!(partition = %step.partition, "another projector owns the partition: dropped it");
+                        self.at.remove(&step.partition);
+                        self.assignment.lose(step.partition);
+                    }
+                }
+                Ok(Progress::Worked)
+            }
+            Err(error) => {
+                // Whether it happened is unknown: read the checkpoints again.
+                for step in moves {
+                    self.at.remove(&step.partition);
+                }
+                Err(error.trouble())
+            }
+        }
+    }
+}

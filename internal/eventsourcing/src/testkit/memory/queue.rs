@@ -1,0 +1,169 @@
+//! The command queue in memory.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use super::{Call, Interference, Way, lock};
+use crate::command::{Bundle, Slot, unpack};
+use crate::environment::Doorbells;
+use crate::partition::Partition;
+use crate::ports::{CommandQueue, PortResult, QueuedMessage};
+
+/// A [`CommandQueue`] in memory. Numbers are given over all partitions and never twice.
+#[derive(Clone)]
+pub struct MemoryQueue {
+    state: Arc<Mutex<SavedQueue>>,
+    bells: Doorbells,
+    way: Way,
+}
+
+/// What a queue held at some time.
+#[derive(Debug, Clone)]
+pub struct SavedQueue {
+    created_at: u64,
+    last: u64,
+    messages: BTreeMap<(Partition, u64), Arc<[u8]>>,
+}
+
+impl SavedQueue {
+    fn new(created_at: u64) -> Self {
+        Self { created_at, last: 0, messages: BTreeMap::new() }
+    }
+
+    fn after(&self, partition: Partition, after: u64) -> impl Iterator<Item = QueuedMessage> {
+        let from = (partition, after.saturating_add(1));
+        self.messages.range(from..=(partition, u64::MAX)).map(move |((_, message), payload)| QueuedMessage {
+            partition,
+            message: *message,
+            payload: Arc::clone(payload),
+        })
+    }
+}
+
+#[expect(clippy::must_use_candidate, reason = "what changes the queue may be called for that alone")]
+impl MemoryQueue {
+    /// An empty queue, created at this time: microseconds since the Unix epoch.
+    #[must_use]
+    pub fn new(created_at: u64) -> Self {
+        let state = Arc::new(Mutex::new(SavedQueue::new(created_at)));
+        Self { state, bells: Doorbells::default(), way: Way::default() }
+    }
+
+    /// Another handle on the same queue, on whose way somebody stands.
+    #[must_use]
+    pub fn interfered(&self, interference: Arc<dyn Interference>) -> Self {
+        Self { way: Way(Some(interference)), ..self.clone() }
+    }
+
+    /// What rings when commands are queued.
+    #[must_use]
+    pub fn bells(&self) -> &Doorbells {
+        &self.bells
+    }
+
+    /// Every message of a partition that is not purged.
+    #[must_use]
+    pub fn messages(&self, partition: Partition) -> Vec<QueuedMessage> {
+        lock(&self.state).after(partition, 0).collect()
+    }
+
+    /// Every command of a partition that is not purged, in order.
+    #[must_use]
+    pub fn commands(&self, partition: Partition) -> Vec<Slot> {
+        let messages = self.messages(partition);
+        messages.iter().flat_map(|message| unpack(partition, message.message, &message.payload)).collect()
+    }
+
+    /// Queues a payload as it is, whatever it says. Answers with its number.
+    pub fn push(&self, partition: Partition, payload: &[u8]) -> u64 {
+        let number = {
+            let mut state = lock(&self.state);
+            state.last += 1;
+            let number = state.last;
+            state.messages.insert((partition, number), Arc::from(payload));
+            number
+        };
+        self.bells.ring();
+        number
+    }
+
+    /// Overwrites a message. `false`: there is none with this number.
+    pub fn overwrite(&self, partition: Partition, message: u64, payload: &[u8]) -> bool {
+        let mut state = lock(&self.state);
+        let found = state.messages.get_mut(&(partition, message));
+        found.map(|stored| *stored = Arc::from(payload)).is_some()
+    }
+
+    /// Loses a message. `false`: there is none with this number.
+    pub fn lose(&self, partition: Partition, message: u64) -> bool {
+        lock(&self.state).messages.remove(&(partition, message)).is_some()
+    }
+
+    /// The queue as it is, to restore later.
+    #[must_use]
+    pub fn save(&self) -> SavedQueue {
+        lock(&self.state).clone()
+    }
+
+    /// Goes back to an earlier state, numbers and creation time included: a restore.
+    pub fn restore(&self, saved: SavedQueue) {
+        *lock(&self.state) = saved;
+    }
+
+    /// Drops everything: a new stream under the same name, whose numbers begin anew.
+    pub fn recreate(&self, created_at: u64) {
+        self.restore(SavedQueue::new(created_at));
+    }
+}
+
+impl CommandQueue for MemoryQueue {
+    async fn created_at(&self) -> PortResult<u64> {
+        self.way.call(Call::QueueCreatedAt, || Ok(lock(&self.state).created_at)).await
+    }
+
+    async fn enqueue(&self, bundles: Vec<Bundle>) -> Vec<PortResult<()>> {
+        let items = bundles.len();
+        let happen = || {
+            bundles
+                .into_iter()
+                .map(|bundle| {
+                    self.push(bundle.partition, &bundle.payload);
+                    Ok(())
+                })
+                .collect()
+        };
+        self.way.call_each(Call::QueueEnqueue, items, happen).await
+    }
+
+    async fn message(&self, partition: Partition, message: u64) -> PortResult<Option<QueuedMessage>> {
+        let find = || {
+            let state = lock(&self.state);
+            let payload = state.messages.get(&(partition, message)).cloned();
+            Ok(payload.map(|payload| QueuedMessage { partition, message, payload }))
+        };
+        self.way.call(Call::QueueMessage, find).await
+    }
+
+    async fn read(&self, after: &[(Partition, u64)], limit: usize) -> PortResult<Vec<QueuedMessage>> {
+        let read = || {
+            let state = lock(&self.state);
+            let mut messages: Vec<_> =
+                after.iter().flat_map(|(partition, after)| state.after(*partition, *after)).collect();
+            messages.sort_by_key(|message| message.message);
+            messages.truncate(limit);
+            Ok(messages)
+        };
+        self.way.call(Call::QueueRead, read).await
+    }
+
+    async fn purge(&self, before: &[(Partition, u64)]) -> PortResult<()> {
+        let purge = || {
+            let mut state = lock(&self.state);
+            for (partition, before) in before {
+                state.messages.retain(|(of, message), _| of != partition || message >= before);
+            }
+            Ok(())
+        };
+        self.way.call(Call::QueuePurge, purge).await
+    }
+}

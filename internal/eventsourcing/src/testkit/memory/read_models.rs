@@ -1,0 +1,238 @@
+//! The read models in memory.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use uuid::Uuid;
+
+use super::{Call, Interference, Way, lock};
+use crate::environment::Doorbells;
+use crate::partition::{Partition, Sequence};
+use crate::ports::{
+    ColumnType, PortError, PortResult, ProjectionStep, ReadModels, Row, RowChange, RowQuery, Table, Test,
+    Value,
+};
+
+/// [`ReadModels`] in memory.
+#[derive(Clone)]
+pub struct MemoryReadModels {
+    tables: &'static [Table],
+    state: Arc<Mutex<SavedReadModels>>,
+    bells: Doorbells,
+    way: Way,
+}
+
+/// What the read models held at some time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SavedReadModels {
+    checkpoints: BTreeMap<Partition, Sequence>,
+    rows: BTreeMap<&'static str, BTreeMap<Uuid, Values>>,
+}
+
+type Values = Vec<Option<Value>>;
+
+/// The rows that a transaction has touched, as they were before it.
+type Undo = BTreeMap<(&'static str, Uuid), Option<Values>>;
+
+fn broken(what: String) -> PortError {
+    PortError::Broken(what)
+}
+
+/// A table's columns, looked up by name.
+#[derive(Clone, Copy)]
+struct Shape(&'static Table);
+
+impl Shape {
+    fn of(tables: &'static [Table], name: &str) -> PortResult<Self> {
+        let table = tables.iter().find(|table| table.name == name);
+        table.map(Self).ok_or_else(|| broken(format!("there is no table {name}")))
+    }
+
+    fn column(self, name: &str) -> PortResult<(usize, ColumnType)> {
+        let found = self.0.columns.iter().enumerate().find(|(_, column)| column.name == name);
+        let (index, column) = found.ok_or_else(|| broken(format!("{} has no column {name}", self.0.name)))?;
+        Ok((index, column.kind))
+    }
+
+    fn typed(self, name: &str, value: &Value) -> PortResult<usize> {
+        let (index, kind) = self.column(name)?;
+        let is = match value {
+            Value::Integer(_) => ColumnType::Integer,
+            Value::Text(_) => ColumnType::Text,
+            Value::Uuid(_) => ColumnType::Uuid,
+        };
+        if is == kind { Ok(index) } else { Err(broken(format!("{}.{name} is no {is:?}", self.0.name))) }
+    }
+}
+
+impl SavedReadModels {
+    fn change(&mut self, tables: &'static [Table], change: &RowChange, undo: &mut Undo) -> PortResult<()> {
+        let shape = Shape::of(tables, change.table)?;
+        let rows = self.rows.entry(shape.0.name).or_default();
+        undo.entry((shape.0.name, change.key)).or_insert_with(|| rows.get(&change.key).cloned());
+        let values = rows.entry(change.key).or_insert_with(|| vec![None; shape.0.columns.len()]);
+        for (column, value) in &change.set {
+            let index = shape.typed(column, value)?;
+            if let Some(cell) = values.get_mut(index) {
+                *cell = Some(value.clone());
+            }
+        }
+        for (column, amount) in &change.add {
+            let index = shape.typed(column, &Value::Integer(*amount))?;
+            let Some(cell) = values.get_mut(index) else { continue };
+            let sum = cell.as_ref().and_then(Value::integer).unwrap_or(0).checked_add(*amount);
+            let sum =
+                sum.ok_or_else(|| PortError::Content(format!("{}.{column} is too large", change.table)))?;
+            *cell = Some(Value::Integer(sum));
+        }
+        Ok(())
+    }
+
+    /// Applies the steps; an error leaves nothing behind.
+    fn apply(&mut self, tables: &'static [Table], steps: &[ProjectionStep]) -> PortResult<Vec<bool>> {
+        let (before, mut undo) = (self.checkpoints.clone(), Undo::new());
+        let answers = self.try_apply(tables, steps, &mut undo);
+        if answers.is_err() {
+            self.checkpoints = before;
+            for ((table, key), values) in undo {
+                let rows = self.rows.entry(table).or_default();
+                match values {
+                    Some(values) => rows.insert(key, values),
+                    None => rows.remove(&key),
+                };
+            }
+        }
+        answers
+    }
+
+    fn try_apply(
+        &mut self,
+        tables: &'static [Table],
+        steps: &[ProjectionStep],
+        undo: &mut Undo,
+    ) -> PortResult<Vec<bool>> {
+        let mut answers = Vec::with_capacity(steps.len());
+        for ProjectionStep { checkpoint, changes } in steps {
+            let here = self.checkpoint(checkpoint.partition) == checkpoint.from;
+            answers.push(here);
+            if !here {
+                continue;
+            }
+            self.checkpoints.insert(checkpoint.partition, checkpoint.to);
+            for change in changes {
+                self.change(tables, change, undo)?;
+            }
+        }
+        Ok(answers)
+    }
+
+    fn checkpoint(&self, partition: Partition) -> Sequence {
+        self.checkpoints.get(&partition).copied().unwrap_or_default()
+    }
+
+    fn find(&self, shape: Shape, query: &RowQuery) -> PortResult<Vec<Row>> {
+        let mut tests = Vec::with_capacity(query.conditions.len());
+        for (column, test) in &query.conditions {
+            let index = match test {
+                Test::Is(value) => shape.typed(column, value)?,
+                Test::Present | Test::Absent => shape.column(column)?.0,
+            };
+            tests.push((index, test));
+        }
+        let holds = |values: &[Option<Value>]| {
+            tests.iter().all(|(index, test)| {
+                let cell = values.get(*index).and_then(Option::as_ref);
+                match test {
+                    Test::Is(value) => cell == Some(value),
+                    Test::Present => cell.is_some(),
+                    Test::Absent => cell.is_none(),
+                }
+            })
+        };
+        let rows = self.rows.get(shape.0.name).into_iter().flatten();
+        Ok(rows
+            .filter(|(key, values)| query.after.is_none_or(|after| **key > after) && holds(values))
+            .take(usize::try_from(query.limit).unwrap_or(usize::MAX))
+            .map(|(key, values)| Row { key: *key, values: values.clone() })
+            .collect())
+    }
+}
+
+impl MemoryReadModels {
+    /// Empty read models with these tables.
+    #[must_use]
+    pub fn new(tables: &'static [Table]) -> Self {
+        let rows = tables.iter().map(|table| (table.name, BTreeMap::new())).collect();
+        let state = SavedReadModels { checkpoints: BTreeMap::new(), rows };
+        Self { tables, state: Arc::new(Mutex::new(state)), bells: Doorbells::default(), way: Way::default() }
+    }
+
+    /// Another handle on the same read models, on whose way somebody stands.
+    #[must_use]
+    pub fn interfered(&self, interference: Arc<dyn Interference>) -> Self {
+        Self { way: Way(Some(interference)), ..self.clone() }
+    }
+
+    /// What rings when rows have changed.
+    #[must_use]
+    pub fn bells(&self) -> &Doorbells {
+        &self.bells
+    }
+
+    /// Where the projection is.
+    #[must_use]
+    pub fn checkpoint(&self, partition: Partition) -> Sequence {
+        lock(&self.state).checkpoint(partition)
+    }
+
+    /// Every row of a table, in the order of the keys.
+    #[must_use]
+    pub fn table(&self, name: &str) -> Vec<Row> {
+        let state = lock(&self.state);
+        let rows = state.rows.get(name).into_iter().flatten();
+        rows.map(|(key, values)| Row { key: *key, values: values.clone() }).collect()
+    }
+
+    /// The read models as they are, to compare or to restore later.
+    #[must_use]
+    pub fn save(&self) -> SavedReadModels {
+        lock(&self.state).clone()
+    }
+
+    /// Goes back to an earlier state.
+    pub fn restore(&self, saved: SavedReadModels) {
+        *lock(&self.state) = saved;
+    }
+}
+
+impl ReadModels for MemoryReadModels {
+    async fn checkpoints(&self, partitions: &[Partition]) -> PortResult<Vec<(Partition, Sequence)>> {
+        let checkpoints =
+            || Ok(partitions.iter().map(|partition| (*partition, self.checkpoint(*partition))).collect());
+        self.way.call(Call::ModelsCheckpoints, checkpoints).await
+    }
+
+    async fn apply(&self, steps: Vec<ProjectionStep>) -> PortResult<Vec<bool>> {
+        let apply = || {
+            let answers = lock(&self.state).apply(self.tables, &steps)?;
+            self.bells.ring();
+            Ok(answers)
+        };
+        self.way.call(Call::ModelsApply, apply).await
+    }
+
+    async fn row(&self, table: &'static str, key: Uuid) -> PortResult<Option<Row>> {
+        let find = || {
+            let shape = Shape::of(self.tables, table)?;
+            let state = lock(&self.state);
+            let values = state.rows.get(shape.0.name).and_then(|rows| rows.get(&key));
+            Ok(values.map(|values| Row { key, values: values.clone() }))
+        };
+        self.way.call(Call::ModelsRow, find).await
+    }
+
+    async fn rows(&self, query: &RowQuery) -> PortResult<Vec<Row>> {
+        let find = || lock(&self.state).find(Shape::of(self.tables, query.table)?, query);
+        self.way.call(Call::ModelsRows, find).await
+    }
+}

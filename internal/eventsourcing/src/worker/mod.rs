@@ -1,0 +1,356 @@
+//! The worker: one command changes one aggregate, and many commands commit in one transaction.
+//!
+//! The rule this module protects: facts, outcomes and the progress in the queue are on disk together or not at all.
+//! Every transaction moves the partition's row by compare-and-set, so a worker that lost its partition, whatever it
+//! remembers, writes nothing and skips nothing. That is also what makes the cache of aggregates safe.
+//!
+//! # Layout
+//!
+//! - `mod.rs`: the turn: take partitions over, read, load, decide, commit, answer
+//! - [`batch`]: deciding a batch in memory
+//! - [`cache`]: the aggregates that were loaded before
+//! - [`owned`]: what is remembered of a partition between turns
+
+mod batch;
+mod cache;
+mod owned;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::assignment::Assignment;
+use crate::environment::Environment;
+use crate::model::{AggregateRef, Known, Model};
+use crate::outcome::Reply;
+use crate::partition::{Partition, PartitionCount};
+use crate::ports::{
+    CommandQueue, Commit, EventLog, InboxEntry, LoadRequest, Loaded, PartitionCommit, PortError, Replies,
+};
+use crate::queue::prove;
+use crate::rotation::Rotation;
+use crate::turn::{Progress, Trouble, Turn};
+
+use batch::{Afterwards, Batch};
+use owned::Owned;
+
+/// What a worker may take on at once.
+#[derive(Debug, Clone, Copy)]
+pub struct WorkerLimits {
+    /// Commands of one partition in one transaction.
+    pub batch: usize,
+    /// Queue messages read at once.
+    pub messages: usize,
+    /// Aggregates remembered for each partition.
+    pub cached: usize,
+    /// An aggregate gets a snapshot whenever its version passes a multiple of this.
+    pub snapshot_every: u64,
+    /// The queue is purged after this many messages of a partition.
+    pub purge_every: u64,
+}
+
+impl Default for WorkerLimits {
+    fn default() -> Self {
+        Self { batch: 512, messages: 512, cached: 4096, snapshot_every: 100, purge_every: 256 }
+    }
+}
+
+/// How many existing aggregates are remembered. Existence never ends, so forgetting is only a matter of memory.
+const KNOWN: usize = 100_000;
+
+/// The loop that turns commands into facts, for the partitions assigned to it.
+pub struct Worker<M: Model, L, Q, R, E> {
+    log: L,
+    queue: Q,
+    replies: R,
+    environment: E,
+    partitions: PartitionCount,
+    assignment: Assignment,
+    limits: WorkerLimits,
+    queue_created_at: Option<u64>,
+    owned: BTreeMap<Partition, Owned<M>>,
+    existing: HashSet<AggregateRef>,
+    rotation: Rotation,
+}
+
+impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<M, L, Q, R, E> {
+    /// A worker over these ports.
+    pub fn new(
+        log: L,
+        queue: Q,
+        replies: R,
+        environment: E,
+        partitions: PartitionCount,
+        assignment: Assignment,
+        limits: WorkerLimits,
+    ) -> Self {
+        Self {
+            log,
+            queue,
+            replies,
+            environment,
+            partitions,
+            assignment,
+            limits,
+            queue_created_at: None,
+            owned: BTreeMap::new(),
+            existing: HashSet::new(),
+            rotation: Rotation::default(),
+        }
+    }
+
+    /// Brings what is owned in line with what is assigned: takes new partitions over, proves the queue in front of
+    /// them, and looks again at those of which an answer was lost.
+    async fn settle_ownership(&mut self) -> Result<(), Trouble> {
+        let assigned = self.assignment.current();
+        self.owned.retain(|partition, _| assigned.contains(partition));
+        let new: Vec<Partition> =
+            assigned.into_iter().filter(|partition| !self.owned.contains_key(partition)).collect();
+        if !new.is_empty() {
+            let created_at = self.queue.created_at().await.map_err(PortError::trouble)?;
+            self.queue_created_at = Some(created_at);
+            for (partition, row) in self.log.take_over(&new).await.map_err(PortError::trouble)? {
+                tracing::debug!(%partition, epoch = %row.epoch, head = %row.head, "took a partition over");
+                self.owned.insert(partition, Owned::new(row, self.partitions, &self.limits));
+            }
+        }
+        let unsettled: Vec<Partition> = self
+            .owned
+            .iter()
+            .filter(|(_, owned)| owned.is_unsettled())
+            .map(|(partition, _)| *partition)
+            .collect();
+        if unsettled.is_empty() {
+            return Ok(());
+        }
+        for (partition, row) in self.log.rows(&unsettled).await.map_err(PortError::trouble)? {
+            let Some(owned) = self.owned.get_mut(&partition) else { continue };
+            if row.epoch != owned.row().epoch {
+                self.lose(partition);
+                continue;
+            }
+            let proof = match row.position {
+                Some(position) => Some(prove(&self.queue, partition, position).await?),
+                None => None,
+            };
+            owned.settle(row, proof.as_ref(), &self.limits);
+        }
+        Ok(())
+    }
+
+    fn lose(&mut self, partition: Partition) {
+        tracing::warn!(%partition, "another worker owns the partition: dropped it");
+        self.owned.remove(&partition);
+        self.assignment.lose(partition);
+    }
+
+    /// Reads on where less than a batch is at hand.
+    async fn read_on(&mut self) -> Result<(), Trouble> {
+        let after: Vec<_> = self
+            .owned
+            .iter()
+            .filter(|(_, owned)| owned.pending() < self.limits.batch)
+            .map(|(partition, owned)| (*partition, owned.read_up_to()))
+            .collect();
+        if after.is_empty() {
+            return Ok(());
+        }
+        let after = self.rotation.turn(after);
+        let messages = self.queue.read(&after, self.limits.messages).await.map_err(PortError::trouble)?;
+        let created_at = self.queue_created_at.unwrap_or_default();
+        for message in messages {
+            if let Some(owned) = self.owned.get_mut(&message.partition) {
+                owned.take_in(created_at, &message);
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts a batch for every partition. A command id that another partition's batch has already is left for the
+    /// next turn: its first delivery must be committed before the second can be called a repeat.
+    fn cut(&mut self) -> Vec<Batch<M>> {
+        let mut seen: HashMap<uuid::Uuid, Partition> = HashMap::new();
+        let mut batches = Vec::new();
+        let suspect = self.owned.iter().find(|(_, owned)| owned.is_suspect() && owned.pending() > 0);
+        let only = suspect.map(|(partition, _)| *partition);
+        for (partition, owned) in &mut self.owned {
+            if only.is_some_and(|only| only != *partition) {
+                continue;
+            }
+            let commands =
+                owned.cut(|command_id| *seen.entry(command_id).or_insert(*partition) == *partition);
+            if !commands.is_empty() {
+                batches.push(Batch::new(*partition, *owned.row(), commands));
+            }
+        }
+        batches
+    }
+
+    async fn load(&mut self, batches: &[Batch<M>]) -> Result<(Vec<InboxEntry>, Known), Trouble> {
+        let mut request = LoadRequest::default();
+        for batch in batches {
+            let Some(owned) = self.owned.get_mut(&batch.partition) else { continue };
+            batch.wants(owned, &self.existing, &mut request);
+        }
+        request.references.sort_unstable();
+        request.references.dedup();
+        let Loaded { inbox, histories, existing } =
+            self.log.load(&request).await.map_err(PortError::trouble)?;
+        let mut foreign = Vec::new();
+        for (aggregate, history) in request.aggregates.into_iter().zip(histories) {
+            if !self.remember(&aggregate, history)? {
+                foreign.push(aggregate);
+            }
+        }
+        if !foreign.is_empty() {
+            let again = LoadRequest { aggregates: foreign, full: true, ..LoadRequest::default() };
+            let loaded = self.log.load(&again).await.map_err(PortError::trouble)?;
+            for (aggregate, history) in again.aggregates.into_iter().zip(loaded.histories) {
+                if !self.remember(&aggregate, history)? {
+                    return Err(Trouble::Halt(format!(
+                        "the store answers with a snapshot of {aggregate} again"
+                    )));
+                }
+            }
+        }
+        if self.existing.len() > KNOWN {
+            self.existing.clear();
+        }
+        self.existing.extend(existing.iter().cloned());
+        let asked = batches.iter().flat_map(Batch::references).filter(|one| self.existing.contains(one));
+        Ok((inbox, Known::new(asked.chain(existing))))
+    }
+
+    /// Replays a history into the cache. `false`: its snapshot has a schema that is not known here.
+    fn remember(
+        &mut self,
+        aggregate: &AggregateRef,
+        history: crate::ports::History,
+    ) -> Result<bool, Trouble> {
+        let partition = self.partitions.partition_of(aggregate.id);
+        let Some(owned) = self.owned.get_mut(&partition) else { return Ok(true) };
+        let Some(loaded) =
+            cache::Cached::replay(aggregate, history).map_err(|error| Trouble::Halt(error.to_string()))?
+        else {
+            return Ok(false);
+        };
+        owned.cache().insert(aggregate.clone(), loaded);
+        Ok(true)
+    }
+
+    async fn decide(
+        &mut self,
+        batches: Vec<Batch<M>>,
+    ) -> Result<Vec<(PartitionCommit, Afterwards)>, Trouble> {
+        let (inbox, known) = self.load(&batches).await?;
+        let inbox: HashMap<uuid::Uuid, InboxEntry> =
+            inbox.into_iter().map(|entry| (entry.outcome.command_id, entry)).collect();
+        let mut decided = Vec::with_capacity(batches.len());
+        for batch in batches {
+            let Some(owned) = self.owned.get_mut(&batch.partition) else { continue };
+            decided.push(batch.decide(owned, &inbox, &known, &self.environment, &self.limits)?);
+        }
+        Ok(decided)
+    }
+
+    async fn commit(&mut self, decided: Vec<(PartitionCommit, Afterwards)>) -> Result<(), Trouble> {
+        let (parts, afterwards): (Vec<_>, Vec<_>) = decided.into_iter().unzip();
+        match self.log.commit(parts).await {
+            Ok(answers) => {
+                let mut replies: Vec<(String, Reply)> = Vec::new();
+                for (batch, answer) in afterwards.into_iter().zip(answers) {
+                    match answer {
+                        Commit::Done => {
+                            if let Some(owned) = self.owned.get_mut(&batch.partition) {
+                                owned.committed(batch.row, &self.limits);
+                            }
+                            replies.extend(batch.replies);
+                        }
+                        Commit::Fenced => self.lose(batch.partition),
+                    }
+                }
+                if !replies.is_empty() {
+                    self.replies.send(replies).await;
+                }
+                Ok(())
+            }
+            Err(error) => self.not_committed(&afterwards, error),
+        }
+    }
+
+    /// What is in the cache was decided on, not committed, or perhaps it was. Whatever the error, look again.
+    fn not_committed(&mut self, batches: &[Afterwards], error: PortError) -> Result<(), Trouble> {
+        let alone = batches.len() == 1;
+        for batch in batches {
+            let Some(owned) = self.owned.get_mut(&batch.partition) else { continue };
+            owned.unsettle();
+            if let PortError::Content(reason) = &error {
+                owned
+                    .blame(alone, batch.commands, batch.first, reason)
+                    .map_err(|reason| Trouble::Halt(format!("partition {}: {reason}", batch.partition)))?;
+            }
+        }
+        match error {
+            PortError::Content(reason) => {
+                tracing::warn!(%reason, parts = batches.len(), "looking for the command that cannot be stored");
+                Ok(())
+            }
+            PortError::Conflict(reason) => {
+                tracing::debug!(%reason, "a command was committed elsewhere at the same time");
+                Ok(())
+            }
+            error @ (PortError::Unavailable(_) | PortError::Full(_) | PortError::Broken(_)) => {
+                Err(error.trouble())
+            }
+        }
+    }
+
+    async fn purge(&mut self) {
+        let due: Vec<_> = self
+            .owned
+            .iter()
+            .filter_map(|(partition, owned)| Some((*partition, owned.purge_due(self.limits.purge_every)?)))
+            .collect();
+        if due.is_empty() {
+            return;
+        }
+        match self.queue.purge(&due).await {
+            Ok(()) => {
+                for (partition, _) in &due {
+                    if let Some(owned) = self.owned.get_mut(partition) {
+                        owned.purged();
+                    }
+                }
+            }
+            // What is not purged now is purged with the next batch: it only takes room until then.
+            Err(error) => tracing::warn!(%error, "the command queue could not be purged"),
+        }
+    }
+}
+
+impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Turn for Worker<M, L, Q, R, E> {
+    const PART: &'static str = "worker";
+
+    async fn turn(&mut self) -> Result<Progress, Trouble> {
+        self.settle_ownership().await?;
+        self.read_on().await?;
+        let batches = self.cut();
+        if batches.is_empty() {
+            return Ok(Progress::Idle);
+        }
+        let partitions: Vec<Partition> = batches.iter().map(|batch| batch.partition).collect();
+        let decided = match self.decide(batches).await {
+            Ok(decided) => decided,
+            Err(trouble) => {
+                // The batches are taken and the cache may be ahead of the log: read both again.
+                for partition in partitions {
+                    if let Some(owned) = self.owned.get_mut(&partition) {
+                        owned.unsettle();
+                    }
+                }
+                return Err(trouble);
+            }
+        };
+        self.commit(decided).await?;
+        self.purge().await;
+        Ok(Progress::Worked)
+    }
+}

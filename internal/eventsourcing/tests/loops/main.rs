@@ -1,0 +1,16 @@
+//! The five loops together, on one thread and under a seed: the real loops, over ports in memory.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test says what it expects"
+)]
+
+mod fence;
+mod ledger;
+mod market;
+mod stage;
+mod trouble;

@@ -1,0 +1,235 @@
+//! What no retry cures, and what a retry does.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use eventsourcing::command::{Slot, pack};
+use eventsourcing::outcome::{Reply, Verdict};
+use eventsourcing::partition::{Partition, Sequence};
+use eventsourcing::record::COMMAND_DEAD;
+use eventsourcing::worker::WorkerLimits;
+
+use crate::ledger::Command;
+use crate::stage::Stage;
+
+const STEPS: u64 = 500_000;
+
+fn queue_in(stage: &Stage, partition: u16, payloads: &[Vec<u8>]) {
+    let bundles = pack(Partition::from_index(partition), payloads.iter().map(Vec::as_slice));
+    for bundle in bundles {
+        stage.queue.push(bundle.partition, &bundle.payload);
+    }
+}
+
+fn outcomes(stage: &Stage, partition: u16) -> Vec<String> {
+    let records = stage.log.records(Partition::from_index(partition));
+    records.iter().map(|record| record.event_type.to_string()).collect()
+}
+
+#[test]
+fn an_undecodable_command_dies_alone() {
+    let stage = Stage::new(1);
+    let (one, other) = (stage.id_in(0), stage.id_in(0));
+    let good = stage.envelope(&Command::Open { account: one, balance: 1 });
+    let mut unknown = stage.envelope(&Command::Open { account: other, balance: 1 });
+    unknown.command = serde_json::value::to_raw_value("a command of the next release").unwrap();
+    let payloads =
+        vec![good.encode().unwrap(), b"{\"not\":\"an envelope\"}".to_vec(), unknown.encode().unwrap()];
+    queue_in(&stage, 0, &payloads);
+    stage.queue.push(Partition::from_index(0), b"\xff\xfe not even json");
+    let last = stage.envelope(&Command::Open { account: other, balance: 2 });
+    queue_in(&stage, 0, &[last.encode().unwrap()]);
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    stage.world.run_until(|| outcomes(&stage, 0).len() == 5, STEPS).unwrap();
+    assert_eq!(outcomes(&stage, 0), ["Opened", COMMAND_DEAD, COMMAND_DEAD, COMMAND_DEAD, "Opened"]);
+    // The whole command is in the record, for people to look at.
+    let records = stage.log.records(Partition::from_index(0));
+    let dead = records[2].dead_letter().unwrap().unwrap();
+    assert_eq!(dead.command.unwrap().get(), "\"a command of the next release\"");
+    assert_eq!(records[2].command_id, unknown.command_id);
+    assert!(records[3].dead_letter().unwrap().unwrap().raw.unwrap().contains("not even json"));
+}
+
+#[test]
+fn a_command_of_another_partition_is_dead() {
+    let stage = Stage::new(2);
+    let command = Command::Open { account: stage.id_in(2), balance: 1 };
+    queue_in(&stage, 1, &[stage.envelope(&command).encode().unwrap()]);
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    stage.world.run_until(|| outcomes(&stage, 1).len() == 1, STEPS).unwrap();
+    assert_eq!(outcomes(&stage, 1), [COMMAND_DEAD]);
+    assert_eq!(
+        stage.log.inbox()[0].outcome.verdict,
+        Verdict::Dead {
+            reason: "WRONG_PARTITION".to_owned(),
+            message: format!("{} does not belong to partition 1", stage.log.all_records()[0].aggregate),
+        }
+    );
+}
+
+#[test]
+fn what_the_store_refuses_dies_alone_and_its_batch_goes_on() {
+    for culprits in [1, 3] {
+        let stage = Stage::new(3);
+        let commands: Vec<Command> =
+            (0..20).map(|balance| Command::Open { account: stage.id_in(0), balance }).collect();
+        let other = Command::Open { account: stage.id_in(1), balance: 777 };
+        let envelopes: Vec<Vec<u8>> =
+            commands.iter().map(|command| stage.envelope(command).encode().unwrap()).collect();
+        queue_in(&stage, 0, &envelopes);
+        queue_in(&stage, 1, &[stage.envelope(&other).encode().unwrap()]);
+        // An opening with this balance cannot be stored.
+        let poison = if culprits == 1 { "{\"balance\":7}" } else { "{\"balance\":1" };
+        stage.log.refuse_content(Some(poison));
+        let worker = stage.worker("worker", WorkerLimits::default());
+        let done = || outcomes(&stage, 0).len() == 20 && outcomes(&stage, 1).len() == 1;
+        stage.world.run_until(done, STEPS).unwrap();
+        let dead = outcomes(&stage, 0).iter().filter(|name| *name == COMMAND_DEAD).count();
+        assert_eq!(dead, if culprits == 1 { 1 } else { 11 });
+        assert_eq!(outcomes(&stage, 1), ["Opened"]);
+        assert!(!worker.task.is_finished());
+    }
+}
+
+#[test]
+fn the_same_id_with_another_command_is_told_so_and_does_nothing() {
+    let stage = Stage::new(4);
+    let (intake, _listener) = stage.listener("listener");
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    let account = stage.id_in(0);
+    let first = stage.envelope(&Command::Open { account, balance: 1 });
+    let mut second = stage.envelope(&Command::Open { account: stage.id_in(1), balance: 2 });
+    second.command_id = first.command_id;
+    let replies = Rc::new(RefCell::new(Vec::new()));
+    stage.client(&intake, first.clone(), &replies);
+    stage.world.run_until(|| replies.borrow().len() == 1, STEPS).unwrap();
+    stage.client(&intake, second, &replies);
+    stage.client(&intake, first.clone(), &replies);
+    stage.world.run_until(|| replies.borrow().len() == 3, STEPS).unwrap();
+    let replies = replies.borrow();
+    assert!(replies.contains(&Reply::Reused { command_id: first.command_id }));
+    let same = replies.iter().filter(|reply| **reply == replies[0]).count();
+    assert_eq!(same, 2, "a repeat gets the stored outcome again: {replies:?}");
+    assert_eq!(stage.log.all_records().len(), 1);
+}
+
+#[test]
+fn a_queue_that_was_restored_halts_its_reader() {
+    let stage = Stage::new(5);
+    let open = |balance| Command::Open { account: stage.id_in(0), balance };
+    queue_in(&stage, 0, &[stage.envelope(&open(1)).encode().unwrap()]);
+    let before = stage.queue.save();
+    queue_in(&stage, 0, &[stage.envelope(&open(2)).encode().unwrap()]);
+    let worker = stage.worker("worker", WorkerLimits::default());
+    stage.world.run_until(|| outcomes(&stage, 0).len() == 2, STEPS).unwrap();
+    worker.task.kill();
+
+    // Restored to a state before the position: the message is missing, or, later, another one.
+    stage.queue.restore(before);
+    let worker = stage.worker("worker", WorkerLimits::default());
+    stage.world.run_until(|| worker.task.is_finished(), STEPS).unwrap();
+    let halted = worker.task.take().unwrap().unwrap_err();
+    assert!(halted.reason.contains("the message is missing"), "{halted}");
+
+    queue_in(&stage, 0, &[stage.envelope(&open(3)).encode().unwrap()]);
+    let worker = stage.worker("worker", WorkerLimits::default());
+    stage.world.run_until(|| worker.task.is_finished(), STEPS).unwrap();
+    let halted = worker.task.take().unwrap().unwrap_err();
+    assert!(halted.reason.contains("the message is another"), "{halted}");
+
+    stage.queue.recreate(2);
+    let worker = stage.worker("worker", WorkerLimits::default());
+    stage.world.run_until(|| worker.task.is_finished(), STEPS).unwrap();
+    let halted = worker.task.take().unwrap().unwrap_err();
+    assert!(halted.reason.contains("created anew"), "{halted}");
+    assert_eq!(outcomes(&stage, 0).len(), 2);
+}
+
+#[test]
+fn the_purge_spares_the_message_at_the_position() {
+    let stage = Stage::new(6);
+    for balance in 0..30 {
+        let command = Command::Open { account: stage.id_in(0), balance };
+        queue_in(&stage, 0, &[stage.envelope(&command).encode().unwrap()]);
+    }
+    let limits = WorkerLimits { purge_every: 4, messages: 3, ..WorkerLimits::default() };
+    let worker = stage.worker("worker", limits);
+    stage.world.run_until(|| outcomes(&stage, 0).len() == 30, STEPS).unwrap();
+    let partition = Partition::from_index(0);
+    let left = stage.queue.messages(partition);
+    assert!(left.len() < 30, "nothing was purged");
+    let position = stage.log.row(partition).position.unwrap();
+    assert!(left.iter().any(|message| message.message == position.message));
+    // A worker that starts now finds its place.
+    worker.task.kill();
+    let _worker = stage.worker("worker", limits);
+    let command = Command::Open { account: stage.id_in(0), balance: 99 };
+    queue_in(&stage, 0, &[stage.envelope(&command).encode().unwrap()]);
+    stage.world.run_until(|| outcomes(&stage, 0).len() == 31, STEPS).unwrap();
+}
+
+#[test]
+fn a_relayer_fills_a_stream_that_lost_its_tail() {
+    let stage = Stage::new(7);
+    let partition = Partition::from_index(0);
+    for balance in 0..5 {
+        let command = Command::Open { account: stage.id_in(0), balance };
+        queue_in(&stage, 0, &[stage.envelope(&command).encode().unwrap()]);
+    }
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    let relayer = stage.relayer("relayer");
+    stage.world.run_until(|| stage.bus.stream(partition).len() == 5, STEPS).unwrap();
+    relayer.task.kill();
+    stage.bus.truncate(partition, Sequence::new(2));
+    let _relayer = stage.relayer("relayer");
+    stage.world.run_until(|| stage.bus.stream(partition) == stage.log.records(partition), STEPS).unwrap();
+}
+
+#[test]
+fn a_log_that_is_behind_the_bus_or_went_another_way_halts_the_relayer() {
+    let stage = Stage::new(8);
+    let partition = Partition::from_index(0);
+    let open = |balance| Command::Open { account: stage.id_in(0), balance };
+    let empty = stage.log.save();
+    queue_in(&stage, 0, &[stage.envelope(&open(1)).encode().unwrap()]);
+    let worker = stage.worker("worker", WorkerLimits::default());
+    let relayer = stage.relayer("relayer");
+    stage.world.run_until(|| stage.bus.stream(partition).len() == 1, STEPS).unwrap();
+    worker.task.kill();
+    relayer.task.kill();
+
+    stage.log.restore(empty);
+    let relayer = stage.relayer("relayer");
+    stage.world.run_until(|| relayer.task.is_finished(), STEPS).unwrap();
+    let halted = relayer.task.take().unwrap().unwrap_err();
+    assert!(halted.reason.contains("behind the bus"), "{halted}");
+
+    // The log goes on, and writes another record in the same place.
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    stage.world.run_until(|| outcomes(&stage, 0).len() == 1, STEPS).unwrap();
+    let relayer = stage.relayer("relayer");
+    stage.world.run_until(|| relayer.task.is_finished(), STEPS).unwrap();
+    let halted = relayer.task.take().unwrap().unwrap_err();
+    assert!(halted.reason.contains("different ways"), "{halted}");
+}
+
+#[test]
+fn a_stop_finishes_what_was_accepted() {
+    let stage = Stage::new(9);
+    let (intake, listener) = stage.listener("listener");
+    let worker = stage.worker("worker", WorkerLimits::default());
+    let replies = Rc::new(RefCell::new(Vec::new()));
+    for balance in 0..10 {
+        let command = Command::Open { account: stage.id_in(0), balance };
+        stage.client(&intake, stage.envelope(&command), &replies);
+    }
+    // Everybody has handed in, nothing is queued yet.
+    stage.world.run_until(|| !stage.queue.commands(Partition::from_index(0)).is_empty(), STEPS).unwrap();
+    stage.stop();
+    let ended = || listener.task.is_finished() && worker.task.is_finished();
+    stage.world.run_until(ended, STEPS).unwrap();
+    assert_eq!(listener.task.take(), Some(Ok(())));
+    assert_eq!(worker.task.take(), Some(Ok(())));
+    let queued = stage.queue.commands(Partition::from_index(0));
+    assert_eq!(queued.iter().filter(|slot| matches!(slot, Slot::Envelope(_))).count(), 10);
+}
