@@ -1,0 +1,21 @@
+//! What the business is specified to do, in sentences.
+//!
+//! - `issuer`, `investor`, `invoice`: every rule and every refusal of each aggregate
+//! - `policies`: what follows from what
+//! - `saga`: the aggregates and the policies together, driven by hand and by chance
+//! - `reproducers`: what the reference implementation gets wrong
+//! - `golden`: every fact ever written can be read
+//! - `wire`: money, catalogue, commands and integration events as others see them
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod golden;
+mod investor;
+mod invoice;
+mod issuer;
+mod policies;
+mod reproducers;
+mod saga;
+mod vocabulary;
+mod wire;
+mod world;
