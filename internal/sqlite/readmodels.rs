@@ -1,0 +1,251 @@
+//! The read models, in a file of their own.
+//!
+//! The rule this module protects: rows and checkpoints are one transaction, so after whatever interruption the rows are
+//! the fold of the records up to the checkpoints. That is also why this file need not wait for the disk: after a power
+//! cut it is at an earlier commit, rows and checkpoints alike, and the projector folds the rest of the log again.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use eventsourcing::environment::Doorbells;
+use eventsourcing::partition::{Partition, Sequence};
+use eventsourcing::ports::{
+    CheckpointMove, Column, ColumnType, PortResult, ProjectionStep, ReadModels, Row, RowQuery, Table, Test,
+    Value,
+};
+use sqlx::sqlite::{SqliteConnection, SqlitePool, SqliteRow};
+
+use super::checkpoints::{advance, load};
+use super::connect;
+use super::error::{OpenError, port_error};
+use super::platform::Deployment;
+use super::schema;
+use super::sql::{Values, get, rows, uuid};
+use super::upsert::{Upserts, bind, column, table};
+use super::writer::{Job, Writer};
+
+/// The only reader whose checkpoints are in this file.
+const READER: &str = "projector";
+
+/// The tables that a file of read models has.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadModelSchema {
+    /// Grows whenever the projection or a table changes: then the file is to be made anew.
+    pub version: u32,
+    /// The tables.
+    pub tables: &'static [Table],
+}
+
+impl ReadModelSchema {
+    /// What a file says of its tables: it must be the same to be opened.
+    fn describe(&self) -> String {
+        let mut text = format!("readmodels-{}", self.version);
+        for table in self.tables {
+            // Writing to a String does not fail.
+            let _written = write!(text, " {}(", table.name);
+            for (index, column) in table.columns.iter().enumerate() {
+                let (comma, indexed) =
+                    (if index == 0 { "" } else { "," }, if column.indexed { "*" } else { "" });
+                let _written = write!(text, "{comma}{} {}{indexed}", column.name, sql_type(column));
+            }
+            text.push(')');
+        }
+        text
+    }
+
+    fn create(&self) -> String {
+        let mut sql = "CREATE TABLE checkpoints (reader TEXT NOT NULL, partition INTEGER NOT NULL, \
+            sequence INTEGER NOT NULL, PRIMARY KEY (reader, partition)) STRICT, WITHOUT ROWID;"
+            .to_owned();
+        for Table { name, columns } in self.tables {
+            let _written = write!(sql, "\nCREATE TABLE {name} (key BLOB PRIMARY KEY");
+            for column in *columns {
+                let _written = write!(sql, ", {} {}", column.name, sql_type(column));
+            }
+            sql.push_str(") STRICT, WITHOUT ROWID;");
+            for Column { name: column, .. } in columns.iter().filter(|column| column.indexed) {
+                let _written = write!(sql, "\nCREATE INDEX {name}_by_{column} ON {name} ({column}, key);");
+            }
+        }
+        sql
+    }
+}
+
+const fn sql_type(column: &Column) -> &'static str {
+    match column.kind {
+        ColumnType::Integer => "INTEGER",
+        ColumnType::Text => "TEXT",
+        ColumnType::Uuid => "BLOB",
+    }
+}
+
+struct Shared {
+    writer: Writer,
+    readers: SqlitePool,
+    tables: &'static [Table],
+    upserts: Upserts,
+    projected: Doorbells,
+}
+
+/// The read models of one file.
+#[derive(Clone)]
+pub struct SqliteReadModels(Arc<Shared>);
+
+impl SqliteReadModels {
+    /// Opens the file, and creates it where there is none.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be opened, or was made for other tables, another number of partitions or another
+    /// deployment.
+    pub async fn open(
+        path: &Path,
+        deployment: &Deployment,
+        models: ReadModelSchema,
+    ) -> Result<Self, OpenError> {
+        if let Some(directory) = path.parent() {
+            let io =
+                |error: std::io::Error| OpenError::Io { path: path.to_owned(), reason: error.to_string() };
+            std::fs::create_dir_all(directory).map_err(io)?;
+        }
+        let mut connection = connect::writer(path).await?;
+        let meta =
+            schema::prepare(path, &mut connection, &models.describe(), deployment, &models.create()).await?;
+        let stored = meta.get("deployment_id").cloned().unwrap_or_default();
+        if stored != deployment.id.to_string() {
+            return Err(OpenError::Deployment { path: path.to_owned(), stored, asked: deployment.id });
+        }
+        let readers = connect::readers(path).await?;
+        // Nothing is remembered of this file, so a commit in doubt makes nothing uncertain.
+        let writer = Writer::start(path, connection, Arc::new(|| {}));
+        let (upserts, projected) = (Upserts::new(models.tables), Doorbells::default());
+        Ok(Self(Arc::new(Shared { writer, readers, tables: models.tables, upserts, projected })))
+    }
+
+    /// Rung whenever rows were projected.
+    #[must_use]
+    pub fn projected(&self) -> &Doorbells {
+        &self.0.projected
+    }
+
+    /// Finishes what was submitted and closes the file.
+    pub async fn close(&self) {
+        self.0.readers.close().await;
+        self.0.writer.close().await;
+    }
+
+    /// Completes when the writer has ended.
+    pub async fn ended(&self) {
+        self.0.writer.ended().await;
+    }
+
+    async fn query(&self, text: String, values: Values, table: &Table) -> PortResult<Vec<Row>> {
+        let mut reader = self.0.readers.acquire().await.map_err(|error| port_error(&error))?;
+        let found = rows(&mut reader, text, values).await?;
+        found.iter().map(|row| decode(row, table)).collect()
+    }
+}
+
+impl ReadModels for SqliteReadModels {
+    async fn checkpoints(&self, partitions: &[Partition]) -> PortResult<Vec<(Partition, Sequence)>> {
+        let mut reader = self.0.readers.acquire().await.map_err(|error| port_error(&error))?;
+        load(&mut reader, READER, partitions).await
+    }
+
+    async fn apply(&self, steps: Vec<ProjectionStep>) -> PortResult<Vec<bool>> {
+        if steps.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.0.writer.submit(Apply { steps, shared: Arc::clone(&self.0) }).await
+    }
+
+    async fn row(&self, name: &'static str, key: uuid::Uuid) -> PortResult<Option<Row>> {
+        let (_, table) = table(self.0.tables, name)?;
+        let mut values = Values::default();
+        values.uuid(key)?;
+        let text = format!("{} WHERE key = ?", select(table));
+        Ok(self.query(text, values, table).await?.pop())
+    }
+
+    async fn rows(&self, query: &RowQuery) -> PortResult<Vec<Row>> {
+        let (_, table) = table(self.0.tables, query.table)?;
+        let mut values = Values::default();
+        let mut tests = Vec::new();
+        for (name, test) in &query.conditions {
+            column(table, name)?;
+            tests.push(match test {
+                Test::Is(value) => {
+                    bind(&mut values, value)?;
+                    format!("{name} = ?")
+                }
+                Test::Present => format!("{name} IS NOT NULL"),
+                Test::Absent => format!("{name} IS NULL"),
+            });
+        }
+        if let Some(after) = query.after {
+            values.uuid(after)?;
+            tests.push("key > ?".to_owned());
+        }
+        values.count(u64::from(query.limit))?;
+        let tests = if tests.is_empty() { String::new() } else { format!(" WHERE {}", tests.join(" AND ")) };
+        let text = format!("{}{tests} ORDER BY key LIMIT ?", select(table));
+        self.query(text, values, table).await
+    }
+}
+
+fn select(table: &Table) -> String {
+    let mut text = "SELECT key".to_owned();
+    for column in table.columns {
+        text.push_str(", ");
+        text.push_str(column.name);
+    }
+    text.push_str(" FROM ");
+    text.push_str(table.name);
+    text
+}
+
+fn decode(row: &SqliteRow, table: &Table) -> PortResult<Row> {
+    let value = |(index, column): (usize, &Column)| {
+        let index = index + 1;
+        Ok(match column.kind {
+            ColumnType::Integer => get::<Option<i64>>(row, index)?.map(Value::Integer),
+            ColumnType::Text => get::<Option<String>>(row, index)?.map(Value::Text),
+            ColumnType::Uuid => match get::<Option<&[u8]>>(row, index)? {
+                Some(_) => Some(Value::Uuid(uuid(row, index)?)),
+                None => None,
+            },
+        })
+    };
+    let values = table.columns.iter().enumerate().map(value).collect::<PortResult<_>>()?;
+    Ok(Row { key: uuid(row, 0)?, values })
+}
+
+struct Apply {
+    steps: Vec<ProjectionStep>,
+    shared: Arc<Shared>,
+}
+
+impl Job for Apply {
+    type Answer = Vec<bool>;
+
+    async fn run(&self, connection: &mut SqliteConnection) -> PortResult<Self::Answer> {
+        let checkpoints: Vec<CheckpointMove> = self.steps.iter().map(|step| step.checkpoint).collect();
+        let moved = advance(connection, READER, &checkpoints).await?;
+        let changes: Vec<_> = self
+            .steps
+            .iter()
+            .zip(&moved)
+            .filter(|(_, moved)| **moved)
+            .flat_map(|(step, _)| &step.changes)
+            .collect();
+        self.shared.upserts.apply(connection, changes.into_iter()).await?;
+        Ok(moved)
+    }
+
+    fn committed(&self, answer: &Self::Answer) {
+        if answer.contains(&true) {
+            self.shared.projected.ring();
+        }
+    }
+}

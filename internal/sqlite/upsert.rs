@@ -1,0 +1,149 @@
+//! Many changes of many rows as few statements.
+//!
+//! The rule this module protects: the row afterwards is what the changes would have made of it one after the other.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use eventsourcing::ports::{PortError, PortResult, RowChange, Table, Value};
+use sqlx::sqlite::SqliteConnection;
+use uuid::Uuid;
+
+use super::error::too_large;
+use super::sql::{Many, Values};
+
+/// What becomes of one column of one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Cell {
+    Set(Value),
+    Add(i64),
+}
+
+/// What becomes of one row, by column index.
+type Cells = BTreeMap<usize, Cell>;
+
+/// A table, and its columns by index with whether they are added to: rows with the same shape share a statement.
+type Shape = (usize, Vec<(usize, bool)>);
+
+/// The statements that were needed so far, one a shape: as many as the projection has kinds of changes.
+pub(super) struct Upserts {
+    tables: &'static [Table],
+    statements: Mutex<HashMap<Shape, Arc<Many>>>,
+}
+
+impl Upserts {
+    pub(super) fn new(tables: &'static [Table]) -> Self {
+        Self { tables, statements: Mutex::new(HashMap::new()) }
+    }
+
+    /// Applies the changes, in order.
+    pub(super) async fn apply(
+        &self,
+        connection: &mut SqliteConnection,
+        changes: impl Iterator<Item = &RowChange> + Send,
+    ) -> PortResult<()> {
+        let groups = self.group(changes)?;
+        for (shape, rows) in groups {
+            let statement = self.statement(&shape);
+            statement
+                .execute(connection, &rows, |values, (key, cells)| {
+                    values.uuid(*key)?;
+                    cells.values().try_for_each(|cell| match cell {
+                        Cell::Set(value) => bind(values, value),
+                        Cell::Add(amount) => values.int(*amount),
+                    })
+                })
+                .await?;
+        }
+        Ok(())
+    }
+
+    fn group<'a>(
+        &self,
+        changes: impl Iterator<Item = &'a RowChange>,
+    ) -> PortResult<BTreeMap<Shape, Vec<(Uuid, Cells)>>> {
+        let mut rows: BTreeMap<(usize, Uuid), Cells> = BTreeMap::new();
+        for change in changes {
+            let (index, table) = table(self.tables, change.table)?;
+            let cells = rows.entry((index, change.key)).or_default();
+            for (name, value) in &change.set {
+                cells.insert(column(table, name)?, Cell::Set(value.clone()));
+            }
+            for (name, amount) in &change.add {
+                let column = column(table, name)?;
+                let before = cells.remove(&column);
+                cells.insert(
+                    column,
+                    add(before, *amount).ok_or_else(|| too_large(format!("{name} + {amount}")))?,
+                );
+            }
+        }
+        let mut groups: BTreeMap<Shape, Vec<(Uuid, Cells)>> = BTreeMap::new();
+        for ((table, key), cells) in rows {
+            let columns = cells.iter().map(|(column, cell)| (*column, matches!(cell, Cell::Add(_))));
+            groups.entry((table, columns.collect())).or_default().push((key, cells));
+        }
+        Ok(groups)
+    }
+
+    fn statement(&self, shape: &Shape) -> Arc<Many> {
+        let mut statements = self.statements.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(statements.entry(shape.clone()).or_insert_with(|| Arc::new(self.build(shape))))
+    }
+
+    fn build(&self, (table, columns): &Shape) -> Many {
+        let (mut name, mut begin, mut sets) = ("", String::new(), Vec::new());
+        if let Some(table) = self.tables.get(*table) {
+            name = table.name;
+            for (index, added) in columns {
+                let Some(column) = table.columns.get(*index).map(|column| column.name) else { continue };
+                // Writing to a String does not fail.
+                let _written = write!(begin, ", {column}");
+                sets.push(if *added {
+                    format!("{column} = COALESCE({column}, 0) + excluded.{column}")
+                } else {
+                    format!("{column} = excluded.{column}")
+                });
+            }
+        }
+        let action =
+            if sets.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", sets.join(", ")) };
+        Many::built(
+            format!("INSERT INTO {name} (key{begin}) SELECT * FROM (VALUES "),
+            columns.len() + 1,
+            format!(") WHERE column1 IS NOT NULL ON CONFLICT (key) DO {action}"),
+        )
+    }
+}
+
+fn add(before: Option<Cell>, amount: i64) -> Option<Cell> {
+    match before {
+        None => Some(Cell::Add(amount)),
+        Some(Cell::Add(sum)) => sum.checked_add(amount).map(Cell::Add),
+        Some(Cell::Set(value)) => {
+            value.integer()?.checked_add(amount).map(|sum| Cell::Set(Value::Integer(sum)))
+        }
+    }
+}
+
+/// Binds a value to the next place.
+pub(super) fn bind(values: &mut Values, value: &Value) -> PortResult<()> {
+    match value {
+        Value::Integer(value) => values.int(*value),
+        Value::Text(value) => values.text(value),
+        Value::Uuid(value) => values.uuid(*value),
+    }
+}
+
+/// The table of this name.
+pub(super) fn table(tables: &'static [Table], name: &str) -> PortResult<(usize, &'static Table)> {
+    let found = tables.iter().enumerate().find(|(_, table)| table.name == name);
+    found.ok_or_else(|| PortError::Broken(format!("there is no read model {name}")))
+}
+
+/// The index of the column of this name.
+pub(super) fn column(table: &Table, name: &str) -> PortResult<usize> {
+    let found = table.columns.iter().position(|column| column.name == name);
+    found.ok_or_else(|| PortError::Broken(format!("the read model {} has no column {name}", table.name)))
+}
