@@ -4,6 +4,10 @@
 //!
 //! - `eventsourcing` (crate): the kernel; knows no invoice
 //! - `domain` (crate): issuers, investors, invoices, money, and the saga between them
+//! - [`api`]: the gRPC services, conversions, and the one mapping from errors to a status
+//! - [`readmodel`]: projections and queries
 //! - [`sqlite`]: the embedded adapters
 
+pub mod api;
+pub mod readmodel;
 pub mod sqlite;

@@ -1,0 +1,84 @@
+//! What every call has in common.
+//!
+//! The rule this module protects: a call is admitted or refused at once, ends at its deadline, and is answered whatever
+//! happens inside: a panic takes neither the process nor the client's patience.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt as _;
+use tonic::metadata::MetadataMap;
+use tonic::{Response, Status};
+
+use eventsourcing::environment::{Environment, Stop, within};
+
+use super::admission::{Admission, Load, Place};
+use super::deadline::{Budget, allowance};
+use super::status::Failure;
+
+/// What the services of one server share.
+#[derive(Debug, Clone)]
+pub(crate) struct Calls<E> {
+    /// Clock and timers.
+    pub(crate) environment: E,
+    /// When the server stops.
+    pub(crate) stop: Stop,
+    admission: Admission,
+}
+
+/// One call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call {
+    method: &'static str,
+    load: Load,
+    /// How long it may take.
+    pub(crate) budget: Budget,
+}
+
+impl Call {
+    /// One that is answered as soon as it can be.
+    pub(crate) fn short(method: &'static str, metadata: &MetadataMap) -> Self {
+        Self { method, load: Load::Short, budget: Budget::of(metadata, allowance(None)) }
+    }
+
+    /// One that may wait for something, as long as it was asked to.
+    pub(crate) fn long(
+        method: &'static str,
+        metadata: &MetadataMap,
+        wait: Option<&prost_types::Duration>,
+    ) -> Self {
+        Self { method, load: Load::Long, budget: Budget::of(metadata, allowance(wait)) }
+    }
+}
+
+impl<E: Environment> Calls<E> {
+    /// Calls under these limits.
+    pub(crate) const fn new(environment: E, admission: Admission, stop: Stop) -> Self {
+        Self { environment, stop, admission }
+    }
+
+    /// Answers a unary call with what its body comes to.
+    pub(crate) async fn answer<T>(
+        &self,
+        call: Call,
+        body: impl Future<Output = Result<T, Failure>> + Send,
+    ) -> Result<Response<T>, Status> {
+        let result = match self.admission.admit(call.load) {
+            Some(_place) => {
+                let body = AssertUnwindSafe(body).catch_unwind();
+                match within(&self.environment, call.budget.call(), body).await {
+                    Some(Ok(result)) => result,
+                    Some(Err(_panic)) => Err(Failure::Panicked),
+                    None => Err(Failure::Late),
+                }
+            }
+            None => Err(Failure::Shed),
+        };
+        result.map(Response::new).map_err(|failure| failure.status(call.method))
+    }
+
+    /// A place for a stream, for as long as it lasts.
+    pub(crate) fn admit_stream(&self) -> Result<Place, Failure> {
+        self.admission.admit(Load::Long).ok_or(Failure::Shed)
+    }
+}

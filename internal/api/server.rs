@@ -1,0 +1,217 @@
+//! The two servers.
+//!
+//! The rule this module protects: a server takes a listener that is bound already, bounds whatever a client can make it
+//! hold (messages, headers, streams, calls), and stops within its grace whatever its clients do.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::{Router, TcpIncoming};
+use tonic_health::pb::health_server::HealthServer;
+use tonic_reflection::server::Builder;
+
+use domain::views::Queries;
+use eventsourcing::environment::{Doorbells, Environment, Stop};
+use eventsourcing::listener::Intake;
+use eventsourcing::partition::PartitionCount;
+use eventsourcing::ports::EventBus;
+
+use super::admission::Admission;
+use super::call::Calls;
+use super::command_service::CommandApi;
+use super::health::Pulse;
+use super::integration_service::IntegrationApi;
+use super::proto::DESCRIPTORS;
+use super::proto::financing::v1::command_service_server::CommandServiceServer;
+use super::proto::financing::v1::query_service_server::QueryServiceServer;
+use super::proto::registering::v1::integration_service_server::IntegrationServiceServer;
+use super::query_service::QueryApi;
+
+/// The largest request, in bytes.
+pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
+
+/// The largest headers of a request, in bytes.
+const MAX_HEADER_BYTES: u32 = 16 * 1024;
+
+/// A backstop for calls whose request never arrives; all others end earlier, by themselves.
+const LONGEST_CALL: Duration = Duration::from_secs(330);
+
+/// The services of the command side, as reflection and health name them.
+const COMMAND_SERVICES: &[&str] = &["financing.v1.CommandService", "registering.v1.IntegrationService"];
+
+/// The services of the query side.
+const QUERY_SERVICES: &[&str] = &["financing.v1.QueryService"];
+
+/// What is served beside them.
+const COMMON_SERVICES: [&str; 3] = [
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+];
+
+/// What a server takes on at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Calls that are answered as soon as they can be.
+    pub calls: usize,
+    /// Calls that wait for something, and streams.
+    pub waits: usize,
+    /// Calls on one connection.
+    pub calls_per_connection: u32,
+    /// How long a quiet connection is left alone before the client is asked whether it is still there.
+    pub keepalive_interval: Duration,
+    /// How long the client has to answer that.
+    pub keepalive_timeout: Duration,
+    /// How long a stopping server waits for its clients.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            calls: 4096,
+            waits: 4096,
+            calls_per_connection: 1024,
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(10),
+            grace: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Why a server does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The transport failed.
+    #[error("the server failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// The contract cannot be published: a defect.
+    #[error("the contract cannot be published: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// What the query side reads from.
+#[derive(Debug, Clone)]
+pub struct Sources<Q, B> {
+    /// The read models.
+    pub queries: Q,
+    /// The bus.
+    pub bus: B,
+    /// As many as the deployment has.
+    pub partitions: PartitionCount,
+    /// Rung after a projection.
+    pub projected: Doorbells,
+    /// Rung when the bus has more.
+    pub relayed: Doorbells,
+}
+
+/// Serves CommandService and IntegrationService on a bound listener until it is told to stop.
+///
+/// # Errors
+///
+/// See [`ServeError`].
+pub async fn serve_commands<E: Environment>(
+    listener: TcpListener,
+    intake: Intake<E>,
+    environment: E,
+    limits: Limits,
+    stop: Stop,
+) -> Result<(), ServeError> {
+    let calls = calls(&environment, limits, &stop);
+    let commands = CommandServiceServer::new(CommandApi::new(intake.clone(), calls.clone()))
+        .max_decoding_message_size(MAX_REQUEST_BYTES);
+    let events = IntegrationServiceServer::new(IntegrationApi::new(intake, calls))
+        .max_decoding_message_size(MAX_REQUEST_BYTES);
+    let router = common(COMMAND_SERVICES, limits, &stop)?.add_service(commands).add_service(events);
+    until_stopped(router, listener, environment, limits, stop).await
+}
+
+/// Serves QueryService on a bound listener until it is told to stop.
+///
+/// # Errors
+///
+/// See [`ServeError`].
+pub async fn serve_queries<E: Environment, Q: Queries, B: EventBus>(
+    listener: TcpListener,
+    sources: Sources<Q, B>,
+    environment: E,
+    limits: Limits,
+    stop: Stop,
+) -> Result<(), ServeError> {
+    let Sources { queries, bus, partitions, projected, relayed } = sources;
+    let queries = QueryServiceServer::new(QueryApi {
+        queries: Arc::new(queries),
+        bus: Arc::new(bus),
+        partitions,
+        projected,
+        relayed,
+        calls: calls(&environment, limits, &stop),
+    })
+    .max_decoding_message_size(MAX_REQUEST_BYTES);
+    let router = common(QUERY_SERVICES, limits, &stop)?.add_service(queries);
+    until_stopped(router, listener, environment, limits, stop).await
+}
+
+fn calls<E: Environment>(environment: &E, limits: Limits, stop: &Stop) -> Calls<E> {
+    Calls::new(environment.clone(), Admission::new(limits.calls, limits.waits), stop.clone())
+}
+
+/// A server with health and reflection, which describes these services.
+fn common(services: &'static [&'static str], limits: Limits, stop: &Stop) -> Result<Router, ServeError> {
+    let described = || {
+        let builder = Builder::configure()
+            .include_reflection_service(false)
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET);
+        let names = services.iter().chain(&COMMON_SERVICES);
+        names.fold(builder, |builder, name| builder.with_service_name(*name))
+    };
+    let health = HealthServer::new(Pulse::new(services, stop.clone()));
+    Ok(Server::builder()
+        .timeout(LONGEST_CALL)
+        .http2_keepalive_interval(Some(limits.keepalive_interval))
+        .http2_keepalive_timeout(Some(limits.keepalive_timeout))
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .max_concurrent_streams(limits.calls_per_connection)
+        .add_service(health.max_decoding_message_size(MAX_REQUEST_BYTES))
+        .add_service(described().build_v1()?.max_decoding_message_size(MAX_REQUEST_BYTES))
+        .add_service(described().build_v1alpha()?.max_decoding_message_size(MAX_REQUEST_BYTES)))
+}
+
+/// Serves; then lets calls end that have begun, for as long as the grace lasts.
+async fn until_stopped<E: Environment>(
+    router: Router,
+    listener: TcpListener,
+    environment: E,
+    limits: Limits,
+    stop: Stop,
+) -> Result<(), ServeError> {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let signal = stop.clone();
+    let serving = router.serve_with_incoming_shutdown(incoming, async move { signal.given().await });
+    let overdue = async {
+        stop.given().await;
+        environment.sleep(limits.grace).await;
+    };
+    first(serving, overdue).await
+}
+
+async fn first(
+    serving: impl Future<Output = Result<(), tonic::transport::Error>>,
+    overdue: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    match select(pin!(serving), pin!(overdue)).await {
+        Either::Left((served, _)) => Ok(served?),
+        Either::Right(((), _)) => {
+            tracing::warn!("some clients did not hang up in time");
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Reading the tables as the views of the domain.
+//!
+//! The rule this module protects: a row that does not say what it must is an error, never a guess.
+
+use std::collections::BTreeMap;
+
+use domain::currency::Currency;
+use domain::ids::{BidId, InvestorId, InvoiceId, IssuerId};
+use domain::money::{Amount, Money};
+use domain::views::{
+    BidFilter, BidStatus, BidView, CommandState, CommandView, InvestorFilter, InvestorView, InvoiceFilter,
+    InvoiceStatus, InvoiceView, IssuerFilter, IssuerView, Page, Queries, QueryError, WinningBid,
+};
+use eventsourcing::partition::{LogPosition, Partition, Sequence};
+use eventsourcing::ports::{PortError, ReadModels, Row, RowQuery, Table, Test, Value};
+use uuid::Uuid;
+
+use super::tables::{BIDS, COMMANDS, INVESTORS, INVOICES, ISSUERS, settlement, verdict};
+
+/// The queries, over a store of read models.
+#[derive(Debug, Clone)]
+pub struct ReadModelQueries<S>(S);
+
+impl<S: ReadModels> ReadModelQueries<S> {
+    /// Over this store.
+    pub const fn new(store: S) -> Self {
+        Self(store)
+    }
+
+    async fn one<T>(&self, table: Table, key: Uuid, read: Read<T>) -> Result<Option<T>, QueryError> {
+        let row = self.0.row(table.name, key).await.map_err(failed)?;
+        row.map_or(Ok(None), |row| read(&Fields::of(table, &row)))
+    }
+
+    async fn many<T>(
+        &self,
+        table: Table,
+        conditions: Vec<(&'static str, Test)>,
+        page: Page,
+        read: Read<T>,
+    ) -> Result<Vec<T>, QueryError> {
+        let query = RowQuery { table: table.name, conditions, after: page.after, limit: page.size };
+        let rows = self.0.rows(&query).await.map_err(failed)?;
+        rows.iter().filter_map(|row| read(&Fields::of(table, row)).transpose()).collect()
+    }
+}
+
+type Read<T> = fn(&Fields<'_>) -> Result<Option<T>, QueryError>;
+
+fn failed(error: PortError) -> QueryError {
+    match error {
+        PortError::Unavailable(reason) | PortError::Conflict(reason) | PortError::Full(reason) => {
+            QueryError::Unavailable(reason)
+        }
+        PortError::Content(reason) | PortError::Broken(reason) => QueryError::Corrupt(reason),
+    }
+}
+
+/// A row's values by the names of their columns.
+struct Fields<'a> {
+    table: &'static str,
+    key: Uuid,
+    values: BTreeMap<&'static str, &'a Value>,
+}
+
+impl<'a> Fields<'a> {
+    fn of(table: Table, row: &'a Row) -> Self {
+        let names = table.columns.iter().map(|column| column.name);
+        let values = names.zip(&row.values).filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        Self { table: table.name, key: row.key, values: values.collect() }
+    }
+
+    fn wrong(&self, column: &str) -> QueryError {
+        QueryError::Corrupt(format!("{} {}: column {column} is missing or wrong", self.table, self.key))
+    }
+
+    fn has(&self, column: &str) -> bool {
+        self.values.contains_key(column)
+    }
+
+    fn optional_text(&self, column: &str) -> Option<&'a str> {
+        self.values.get(column)?.text()
+    }
+
+    fn text(&self, column: &str) -> Result<&'a str, QueryError> {
+        self.optional_text(column).ok_or_else(|| self.wrong(column))
+    }
+
+    fn uuid(&self, column: &str) -> Result<Uuid, QueryError> {
+        self.values.get(column).and_then(|value| value.uuid()).ok_or_else(|| self.wrong(column))
+    }
+
+    fn integer(&self, column: &str) -> Result<i64, QueryError> {
+        self.values.get(column).and_then(|value| value.integer()).ok_or_else(|| self.wrong(column))
+    }
+
+    fn currency(&self) -> Result<Currency, QueryError> {
+        Currency::parse(self.text("currency")?).ok_or_else(|| self.wrong("currency"))
+    }
+
+    fn amount(&self, column: &str) -> Result<Amount, QueryError> {
+        Amount::from_minor(self.integer(column)?, self.currency()?).map_err(|_| self.wrong(column))
+    }
+
+    /// A balance to which nothing was ever added is absent.
+    fn balance(&self, column: &str) -> Result<Money, QueryError> {
+        let minor = if self.has(column) { self.integer(column)? } else { 0 };
+        Money::from_minor(minor, self.currency()?).map_err(|_| self.wrong(column))
+    }
+}
+
+fn issuer(row: &Fields<'_>) -> Result<Option<IssuerView>, QueryError> {
+    Ok(Some(IssuerView { id: IssuerId::new(row.key), name: row.text("name")?.to_owned() }))
+}
+
+fn investor(row: &Fields<'_>) -> Result<Option<InvestorView>, QueryError> {
+    Ok(Some(InvestorView {
+        id: InvestorId::new(row.key),
+        name: row.text("name")?.to_owned(),
+        available: row.balance("available")?,
+        reserved: row.balance("reserved")?,
+        committed: row.balance("committed")?,
+    }))
+}
+
+fn invoice(row: &Fields<'_>) -> Result<Option<InvoiceView>, QueryError> {
+    let winning_bid = if row.has("winning_bid") {
+        Some(WinningBid {
+            bid_id: BidId::new(row.uuid("winning_bid")?),
+            investor_id: InvestorId::new(row.uuid("winning_investor")?),
+            amount: row.amount("winning_amount")?,
+        })
+    } else {
+        None
+    };
+    Ok(Some(InvoiceView {
+        id: InvoiceId::new(row.key),
+        issuer_id: IssuerId::new(row.uuid("issuer_id")?),
+        asking_price: row.amount("asking_price")?,
+        status: InvoiceStatus::parse(row.text("status")?).ok_or_else(|| row.wrong("status"))?,
+        winning_bid,
+    }))
+}
+
+/// `None` for a bid of which only the invoice's half is there yet.
+fn bid(row: &Fields<'_>) -> Result<Option<BidView>, QueryError> {
+    if !row.has("investor_id") {
+        return Ok(None);
+    }
+    let status = match (row.optional_text("settlement"), row.optional_text("verdict")) {
+        (Some(settlement::COMMITTED), _) => BidStatus::Committed,
+        (Some(settlement::RELEASED), _) => BidStatus::Released,
+        (Some(_), _) => return Err(row.wrong("settlement")),
+        (None, Some(verdict::WON)) => BidStatus::Won,
+        (None, Some(verdict::REJECTED)) => BidStatus::Rejected,
+        (None, Some(_)) => return Err(row.wrong("verdict")),
+        (None, None) => BidStatus::Placed,
+    };
+    Ok(Some(BidView {
+        id: BidId::new(row.key),
+        investor_id: InvestorId::new(row.uuid("investor_id")?),
+        invoice_id: InvoiceId::new(row.uuid("invoice_id")?),
+        amount: row.amount("amount")?,
+        status,
+        reason: row.optional_text("reason").map(ToOwned::to_owned),
+    }))
+}
+
+fn command(row: &Fields<'_>) -> Result<Option<CommandView>, QueryError> {
+    let partition = u16::try_from(row.integer("log_partition")?).map_err(|_| row.wrong("log_partition"))?;
+    let sequence = u64::try_from(row.integer("log_sequence")?).map_err(|_| row.wrong("log_sequence"))?;
+    Ok(Some(CommandView {
+        id: row.key,
+        state: CommandState::parse(row.text("state")?).ok_or_else(|| row.wrong("state"))?,
+        reason: row.optional_text("reason").map(ToOwned::to_owned),
+        message: row.optional_text("message").map(ToOwned::to_owned),
+        position: LogPosition {
+            partition: Partition::from_index(partition),
+            sequence: Sequence::new(sequence),
+        },
+    }))
+}
+
+/// What a bid's status means in the columns that it is computed from.
+fn has_status(status: BidStatus) -> Vec<(&'static str, Test)> {
+    let is = |text: &str| Test::Is(Value::Text(text.to_owned()));
+    match status {
+        BidStatus::Placed => vec![("settlement", Test::Absent), ("verdict", Test::Absent)],
+        BidStatus::Won => vec![("verdict", is(verdict::WON)), ("settlement", Test::Absent)],
+        BidStatus::Rejected => vec![("verdict", is(verdict::REJECTED)), ("settlement", Test::Absent)],
+        BidStatus::Committed => vec![("settlement", is(settlement::COMMITTED))],
+        BidStatus::Released => vec![("settlement", is(settlement::RELEASED))],
+    }
+}
+
+fn named(name: Option<&String>) -> Vec<(&'static str, Test)> {
+    name.map(|name| ("name", Test::Is(Value::Text(name.clone())))).into_iter().collect()
+}
+
+fn by_id(column: &'static str, id: Option<Uuid>) -> Option<(&'static str, Test)> {
+    Some((column, Test::Is(Value::Uuid(id?))))
+}
+
+impl<S: ReadModels> Queries for ReadModelQueries<S> {
+    async fn issuer(&self, id: IssuerId) -> Result<Option<IssuerView>, QueryError> {
+        self.one(ISSUERS, id.as_uuid(), issuer).await
+    }
+
+    async fn issuers(&self, filter: &IssuerFilter, page: Page) -> Result<Vec<IssuerView>, QueryError> {
+        self.many(ISSUERS, named(filter.name.as_ref()), page, issuer).await
+    }
+
+    async fn investor(&self, id: InvestorId) -> Result<Option<InvestorView>, QueryError> {
+        self.one(INVESTORS, id.as_uuid(), investor).await
+    }
+
+    async fn investors(&self, filter: &InvestorFilter, page: Page) -> Result<Vec<InvestorView>, QueryError> {
+        self.many(INVESTORS, named(filter.name.as_ref()), page, investor).await
+    }
+
+    async fn invoice(&self, id: InvoiceId) -> Result<Option<InvoiceView>, QueryError> {
+        self.one(INVOICES, id.as_uuid(), invoice).await
+    }
+
+    async fn invoices(&self, filter: &InvoiceFilter, page: Page) -> Result<Vec<InvoiceView>, QueryError> {
+        let status = filter.status.map(|status| ("status", Test::Is(Value::Text(status.code().to_owned()))));
+        let conditions = by_id("issuer_id", filter.issuer_id.map(IssuerId::as_uuid))
+            .into_iter()
+            .chain(by_id("winning_investor", filter.investor_id.map(InvestorId::as_uuid)))
+            .chain(status)
+            .collect();
+        self.many(INVOICES, conditions, page, invoice).await
+    }
+
+    async fn bid(&self, id: BidId) -> Result<Option<BidView>, QueryError> {
+        self.one(BIDS, id.as_uuid(), bid).await
+    }
+
+    async fn bids(&self, filter: &BidFilter, page: Page) -> Result<Vec<BidView>, QueryError> {
+        let conditions = by_id("investor_id", filter.investor_id.map(InvestorId::as_uuid))
+            .or(Some(("investor_id", Test::Present)))
+            .into_iter()
+            .chain(by_id("invoice_id", filter.invoice_id.map(InvoiceId::as_uuid)))
+            .chain(filter.status.map(has_status).unwrap_or_default())
+            .collect();
+        self.many(BIDS, conditions, page, bid).await
+    }
+
+    async fn command(&self, id: Uuid) -> Result<Option<CommandView>, QueryError> {
+        self.one(COMMANDS, id, command).await
+    }
+
+    async fn seen(&self, positions: &[LogPosition]) -> Result<bool, QueryError> {
+        let mut partitions: Vec<Partition> = positions.iter().map(|position| position.partition).collect();
+        partitions.sort_unstable();
+        partitions.dedup();
+        let checkpoints: BTreeMap<Partition, Sequence> =
+            self.0.checkpoints(&partitions).await.map_err(failed)?.into_iter().collect();
+        Ok(positions.iter().all(|position| {
+            checkpoints.get(&position.partition).is_some_and(|sequence| *sequence >= position.sequence)
+        }))
+    }
+}
