@@ -7,7 +7,12 @@
 //! - [`api`]: the gRPC services, conversions, and the one mapping from errors to a status
 //! - [`readmodel`]: projections and queries
 //! - [`sqlite`]: the embedded adapters
+//! - [`runtime`]: configuration, composition, telemetry, shutdown
+//!
+//! Arrows: `cmd -> runtime -> {api, readmodel, sqlite} -> {domain, eventsourcing}`, `domain -> eventsourcing`;
+//! `acceptance/architecture.rs` fails on any other.
 
 pub mod api;
 pub mod readmodel;
+pub mod runtime;
 pub mod sqlite;

@@ -1,0 +1,150 @@
+//! What every gRPC client in the house shares.
+//!
+//! The rule this module protects: a client tells a refusal by the business from a failure, and an amount of money goes
+//! from what a person types to the wire without ever being a float.
+
+use std::time::Duration;
+
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic_types::StatusExt as _;
+
+use crate::api::proto::financing::v1::Money;
+use crate::api::proto::financing::v1::command_service_client::CommandServiceClient;
+use crate::api::proto::financing::v1::query_service_client::QueryServiceClient;
+use crate::api::proto::registering::v1::integration_service_client::IntegrationServiceClient;
+
+/// Why a client did not get what it asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// A rule of the business said no.
+    #[error("refused: {message} ({reason})")]
+    Refused {
+        /// The machine-readable reason.
+        reason: String,
+        /// The reason in plain words.
+        message: String,
+    },
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl ClientError {
+    /// The exit code: 2 for a refusal, 1 for a failure.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Refused { .. } => 2,
+            Self::Failed(_) => 1,
+        }
+    }
+}
+
+impl From<tonic::Status> for ClientError {
+    fn from(status: tonic::Status) -> Self {
+        if let Some(information) = status.get_details_error_info() {
+            return Self::Refused { reason: information.reason, message: status.message().to_owned() };
+        }
+        let mut lines = vec![format!("{:?}: {}", status.code(), status.message())];
+        let violations = status.get_details_bad_request().into_iter().flat_map(|bad| bad.field_violations);
+        lines.extend(violations.map(|one| format!("  {}: {}", one.field, one.description)));
+        Self::Failed(lines.join("\n"))
+    }
+}
+
+/// Connects to a server.
+///
+/// # Errors
+///
+/// When nobody listens there.
+pub async fn connect(address: &str) -> Result<Channel, ClientError> {
+    let failed = |error: tonic::transport::Error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        ClientError::Failed(format!("{address} does not answer ({error}{cause}). Is the platform running?"))
+    };
+    let mut endpoint = Endpoint::from_shared(address.to_owned()).map_err(failed)?;
+    if address.starts_with("https://") {
+        let roots = ClientTlsConfig::new().with_native_roots();
+        endpoint = endpoint.tls_config(roots).map_err(failed)?;
+    }
+    endpoint.connect_timeout(Duration::from_secs(5)).connect().await.map_err(failed)
+}
+
+/// The command side.
+#[derive(Debug, Clone)]
+pub struct Commands(Channel);
+
+impl Commands {
+    /// Over a connection.
+    #[must_use]
+    pub fn new(channel: Channel) -> Self {
+        Self(channel)
+    }
+
+    /// The commands.
+    #[must_use]
+    pub fn client(&self) -> CommandServiceClient<Channel> {
+        CommandServiceClient::new(self.0.clone())
+    }
+
+    /// The integration events.
+    #[must_use]
+    pub fn integration(&self) -> IntegrationServiceClient<Channel> {
+        IntegrationServiceClient::new(self.0.clone())
+    }
+}
+
+/// The query side.
+#[derive(Debug, Clone)]
+pub struct Queries(Channel);
+
+impl Queries {
+    /// Over a connection.
+    #[must_use]
+    pub fn new(channel: Channel) -> Self {
+        Self(channel)
+    }
+
+    /// The queries.
+    #[must_use]
+    pub fn client(&self) -> QueryServiceClient<Channel> {
+        QueryServiceClient::new(self.0.clone())
+    }
+}
+
+/// An amount as a person types it, as in `100`, `0.5` or `99.95`.
+///
+/// # Errors
+///
+/// When it is no decimal number, or has more than nine digits behind the point. All else is the server's to judge.
+pub fn amount(text: &str, currency_code: &str) -> Result<Money, ClientError> {
+    let wrong = || ClientError::Failed(format!("{text:?} is not an amount: expected digits, as in 99.95"));
+    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number(whole) || !is_number(fraction) || fraction.len() > 9 {
+        return Err(wrong());
+    }
+    let sign = if negative { "-" } else { "" };
+    let units = format!("{sign}{whole}").parse().map_err(|_| wrong())?;
+    let nanos = format!("{sign}{fraction:0<9}").parse().map_err(|_| wrong())?;
+    Ok(Money { currency_code: currency_code.to_owned(), units, nanos })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_amount_is_read_exactly() {
+        let read = |text| amount(text, "EUR").map(|money| (money.units, money.nanos));
+        assert_eq!(read("100").unwrap(), (100, 0));
+        assert_eq!(read("100.00").unwrap(), (100, 0));
+        assert_eq!(read("0.1").unwrap(), (0, 100_000_000));
+        assert_eq!(read("99.000000001").unwrap(), (99, 1));
+        assert_eq!(read("-0.5").unwrap(), (0, -500_000_000));
+        for wrong in ["", ".", "1.", ".5", "1e3", "1,5", "+1", " 1", "0.0000000001", "99999999999999999999"] {
+            assert!(read(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Configuration, composition, telemetry, shutdown: where the parts become processes.
+//!
+//! # Layout
+//!
+//! - [`client`]: what every gRPC client in the house shares
+//! - [`config`]: settings from flags, environment and file
+//! - [`embedded`]: the platform in one process
+//! - [`environment`]: the machine's clock and randomness
+//! - [`populate`]: registers issuers and investors
+//! - [`process`]: what every program does around its work
+//! - [`shell`]: a client for the shell
+//! - [`signals`], [`supervise`], [`telemetry`]: stopping, dying, telling
+
+pub mod client;
+pub mod config;
+pub mod embedded;
+pub mod environment;
+pub mod populate;
+pub mod process;
+pub mod shell;
+pub mod signals;
+pub mod supervise;
+pub mod telemetry;
