@@ -88,13 +88,14 @@ impl<E: Environment> CommandApi<E> {
         id(&self.calls.environment, asked.request_id, kind)
     }
 
-    /// Hands a command in, and waits for its outcome where that was asked for. `made` is what the command makes.
+    /// Hands a command in, and waits for its outcome where that was asked for. A refusal carries the other ids beside the
+    /// command's own.
     async fn hand_in(
         &self,
         call: Call,
         asked: Asked,
         command: Command,
-        made: ReplyIds,
+        others: ReplyIds,
     ) -> Result<Accepted, Failure> {
         let command_id = self.id(&asked, Kind::Command);
         let mut envelope =
@@ -105,7 +106,7 @@ impl<E: Environment> CommandApi<E> {
             return Ok(Accepted::new(command_id, v1::CommandState::Unspecified, None));
         };
         let reply = self.until_stopped(envelope, call.budget.wait(wait)).await?;
-        let ids = || [vec![("command_id", command_id)], made].concat();
+        let ids = || [vec![("command_id", command_id)], others].concat();
         match reply {
             None => Ok(Accepted::new(command_id, v1::CommandState::Pending, None)),
             Some(Reply::Reused { .. }) => Err(Failure::Reused { ids: ids() }),
@@ -165,9 +166,9 @@ impl<E: Environment> CommandService for CommandApi<E> {
             let (issuer_id, asking_price) = fields.finish(issuer_id.zip(asking_price))?;
             let invoice_id = InvoiceId::new(self.id(&asked, Kind::Invoice));
             let command = InvoiceCommand::SellInvoice(SellInvoice { invoice_id, issuer_id, asking_price });
-            let made = vec![("invoice_id", invoice_id.as_uuid())];
+            let ids = vec![("invoice_id", invoice_id.as_uuid()), ("issuer_id", issuer_id.as_uuid())];
             let Accepted { command_id, state, token } =
-                self.hand_in(call, asked, command.into(), made).await?;
+                self.hand_in(call, asked, command.into(), ids).await?;
             Ok(v1::SellInvoiceResponse { invoice_id: invoice_id.to_string(), command_id, state, token })
         };
         self.calls.answer(call, body).await
@@ -190,9 +191,13 @@ impl<E: Environment> CommandService for CommandApi<E> {
             let bid_id = BidId::new(self.id(&asked, Kind::Bid));
             let command =
                 InvestorCommand::BidOnInvoice(BidOnInvoice { investor_id, bid_id, invoice_id, amount });
-            let made = vec![("bid_id", bid_id.as_uuid())];
+            let ids = vec![
+                ("bid_id", bid_id.as_uuid()),
+                ("investor_id", investor_id.as_uuid()),
+                ("invoice_id", invoice_id.as_uuid()),
+            ];
             let Accepted { command_id, state, token } =
-                self.hand_in(call, asked, command.into(), made).await?;
+                self.hand_in(call, asked, command.into(), ids).await?;
             Ok(v1::BidOnInvoiceResponse { bid_id: bid_id.to_string(), command_id, state, token })
         };
         self.calls.answer(call, body).await
@@ -208,10 +213,11 @@ impl<E: Environment> CommandService for CommandApi<E> {
             let mut fields = Fields::default();
             let invoice_id = fields.id("invoice_id", &message.invoice_id);
             let asked = asked(&mut fields, &metadata, &message.request_id, message.wait.as_ref());
-            let invoice_id = fields.finish(invoice_id)?;
+            let invoice_id: InvoiceId = fields.finish(invoice_id)?;
+            let ids = vec![("invoice_id", invoice_id.as_uuid())];
             let command = InvoiceCommand::ApproveFinancing(ApproveFinancing { invoice_id });
             let Accepted { command_id, state, token } =
-                self.hand_in(call, asked, command.into(), Vec::new()).await?;
+                self.hand_in(call, asked, command.into(), ids).await?;
             Ok(v1::ApproveFinancingResponse { command_id, state, token })
         };
         self.calls.answer(call, body).await
@@ -227,10 +233,11 @@ impl<E: Environment> CommandService for CommandApi<E> {
             let mut fields = Fields::default();
             let invoice_id = fields.id("invoice_id", &message.invoice_id);
             let asked = asked(&mut fields, &metadata, &message.request_id, message.wait.as_ref());
-            let invoice_id = fields.finish(invoice_id)?;
+            let invoice_id: InvoiceId = fields.finish(invoice_id)?;
+            let ids = vec![("invoice_id", invoice_id.as_uuid())];
             let command = InvoiceCommand::ReverseFinancing(ReverseFinancing { invoice_id });
             let Accepted { command_id, state, token } =
-                self.hand_in(call, asked, command.into(), Vec::new()).await?;
+                self.hand_in(call, asked, command.into(), ids).await?;
             Ok(v1::ReverseFinancingResponse { command_id, state, token })
         };
         self.calls.answer(call, body).await

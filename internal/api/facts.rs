@@ -140,11 +140,11 @@ impl<E: Environment, B: EventBus> Feed<E, B> {
             .map(|(partition, lane)| (*partition, lane.read))
             .collect();
         let records = self.bus.read(&empty, self.limit).await.map_err(Failure::Unheard)?;
+        // Of a partition whose records are still unsent nothing new is known: when they are sent, it is read again before
+        // anything later of another partition goes out.
         let at_end = records.len() < self.limit;
-        for (partition, _) in &empty {
-            if let Some(lane) = self.lanes.get_mut(partition) {
-                lane.at_end = at_end;
-            }
+        for lane in self.lanes.values_mut() {
+            lane.at_end = at_end && lane.unsent.is_empty();
         }
         for record in records {
             let lane =

@@ -11,9 +11,6 @@ use uuid::Uuid;
 pub(crate) enum Kind {
     /// The command that a client sends.
     Command,
-    /// The command that follows from an integration event. Another name than [`Kind::Command`]: whoever knows an
-    /// event's id cannot take its command's id away by using it for a request.
-    Event,
     /// The invoice that it offers.
     Invoice,
     /// The bid that it places.
@@ -25,7 +22,6 @@ impl Kind {
     const fn name(self) -> &'static [u8] {
         match self {
             Self::Command => b"command",
-            Self::Event => b"event",
             Self::Invoice => b"invoice",
             Self::Bid => b"bid",
         }
@@ -37,14 +33,36 @@ pub(crate) fn id<E: Environment>(environment: &E, request_id: Option<Uuid>, kind
     request_id.map_or_else(|| environment.uuid(), |request_id| Uuid::new_v5(&request_id, kind.name()))
 }
 
+/// The id of the command that follows from an integration event: a UUIDv5 of the event's id and of what it says.
+///
+/// Whoever knows an event's id cannot take its command's id away by using it for a request. And an event that comes again
+/// with other content is another command: the domain refuses it, where a repeated id would hide it.
+pub(crate) fn of_event<E: Environment>(environment: &E, event_id: Option<Uuid>, content: &[u8]) -> Uuid {
+    let name = [b"event/", content].concat();
+    event_id.map_or_else(|| environment.uuid(), |event_id| Uuid::new_v5(&event_id, &name))
+}
+
 #[cfg(test)]
 mod tests {
+    use eventsourcing::testkit::world::World;
+
     use super::*;
 
     #[test]
     fn every_kind_has_a_name_that_stays() {
         // Clients repeat requests over releases: these are for ever.
-        let names = [Kind::Command, Kind::Event, Kind::Invoice, Kind::Bid].map(Kind::name);
-        assert_eq!(names, [&b"command"[..], b"event", b"invoice", b"bid"]);
+        let names = [Kind::Command, Kind::Invoice, Kind::Bid].map(Kind::name);
+        assert_eq!(names, [&b"command"[..], b"invoice", b"bid"]);
+    }
+
+    #[test]
+    fn an_event_has_one_command_and_with_other_content_another() {
+        let world = World::new(1).environment();
+        let event_id = Some(Uuid::from_u128(1));
+        let one = of_event(&world, event_id, b"one");
+        assert_eq!(one, of_event(&world, event_id, b"one"));
+        assert_ne!(one, of_event(&world, event_id, b"other"));
+        assert_ne!(one, id(&world, event_id, Kind::Command));
+        assert_ne!(of_event(&world, None, b"one"), of_event(&world, None, b"one"));
     }
 }

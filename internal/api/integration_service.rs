@@ -14,7 +14,7 @@ use eventsourcing::listener::Intake;
 use uuid::Uuid;
 
 use super::call::{Call, Calls};
-use super::ids::{Kind, id};
+use super::ids::of_event;
 use super::parse::{Fields, traceparent};
 use super::proto::registering::v1;
 use super::proto::registering::v1::integration_event::Event;
@@ -89,9 +89,13 @@ impl<E: Environment> IntegrationApi<E> {
         (event_id, event): Parsed,
         traceparent: Option<String>,
     ) -> Result<String, Failure> {
-        let command_id = id(&self.calls.environment, event_id, Kind::Event);
-        let mut envelope = Envelope::first::<Financing>(command_id, ACTOR.to_owned(), &event.command())
+        // Wrapped before it has its id: what it says as JSON is part of the id that it gets.
+        let mut envelope = Envelope::first::<Financing>(Uuid::nil(), ACTOR.to_owned(), &event.command())
             .map_err(Failure::Unwritable)?;
+        let content = envelope.command.get().as_bytes();
+        let command_id = of_event(&self.calls.environment, event_id, content);
+        (envelope.command_id, envelope.correlation_id, envelope.causation_id) =
+            (command_id, command_id, command_id);
         envelope.traceparent = traceparent;
         self.intake.submit(&envelope).await.map_err(Failure::NotQueued)?;
         Ok(command_id.to_string())

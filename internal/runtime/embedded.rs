@@ -75,7 +75,7 @@ pub async fn run(settings: EmbeddedSettings) -> Result<(), String> {
         reason = loops.death() => Some(reason),
         reason = servers.death() => Some(reason),
         reason = stores.death() => Some(reason),
-        () = signals.next() => None,
+        _ = signals.next() => None,
     };
     signals.abort_at_the_next();
     tracing::info!("stopping");
@@ -203,6 +203,8 @@ fn announce(
     let (commands, queries) = (commands.local_addr().map_err(text)?, queries.local_addr().map_err(text)?);
     let mut out = std::io::stdout();
     let data = settings.data_dir.display();
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(version, %commands, %queries, %data, partitions = %settings.partitions, "listening");
     writeln!(out, "commands on {commands}\nqueries on {queries}\ndata in {data}")
         .and_then(|()| out.flush())
         .map_err(text)

@@ -41,13 +41,13 @@ pub struct PopulateSettings {
     #[arg(long, env = "FINANCING_QUERY_ADDR", default_value = "127.0.0.1:8081", value_parser = client_address)]
     pub query_addr: String,
     /// How many issuers to register
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    #[arg(long, default_value_t = 5, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     pub issuers: u32,
     /// How many investors to register
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    #[arg(long, default_value_t = 5, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     pub investors: u32,
     /// Every investor's opening balance
-    #[arg(long, default_value = "100.00")]
+    #[arg(long, default_value = "100.00", allow_negative_numbers = true)]
     pub balance: String,
     /// The balances' currency, an ISO 4217 code
     #[arg(long, default_value = "EUR")]
@@ -116,35 +116,33 @@ async fn settled(queries: &Queries, command_id: String) -> Result<(), ClientErro
     }
 }
 
-/// An id, and an id for the event that tells of it: repeatable under a seed, else new.
-fn ids(seed: Option<&str>, kind: &str, number: u32) -> (Uuid, Uuid) {
-    match seed {
-        Some(seed) => {
-            let named = |what: &str| {
-                Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("populate/{seed}/{what}/{number}").as_bytes())
-            };
-            (named(kind), named(&format!("{kind}-registered")))
-        }
-        None => (SystemEnvironment.uuid(), SystemEnvironment.uuid()),
-    }
+/// Repeatable under a seed, else new.
+fn id(seed: Option<&str>, kind: &str, number: u32) -> Uuid {
+    seed.map_or_else(
+        || SystemEnvironment.uuid(),
+        |seed| Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("populate/{seed}/{kind}/{number}").as_bytes()),
+    )
 }
 
 fn issuer(seed: Option<&str>, number: u32) -> Registration {
-    let (id, event_id) = ids(seed, "issuer", number);
-    let name = format!("Issuer {number}");
+    let (id, name) = (id(seed, "issuer", number), format!("Issuer {number}"));
     let event = Event::IssuerRegistered(IssuerRegistered { issuer_id: id.to_string(), name: name.clone() });
-    Registration { id, name, event: IntegrationEvent { event: Some(event), event_id: event_id.to_string() } }
+    Registration { id, name, event: registered(event) }
 }
 
 fn investor(seed: Option<&str>, number: u32, balance: &Money) -> Registration {
-    let (id, event_id) = ids(seed, "investor", number);
-    let name = format!("Investor {number}");
+    let (id, name) = (id(seed, "investor", number), format!("Investor {number}"));
     let event = Event::InvestorRegistered(InvestorRegistered {
         investor_id: id.to_string(),
         name: name.clone(),
         balance: Some(balance.clone()),
     });
-    Registration { id, name, event: IntegrationEvent { event: Some(event), event_id: event_id.to_string() } }
+    Registration { id, name, event: registered(event) }
+}
+
+/// Every run tells of it anew: who is registered already with the same content stays as it is, and with another is refused.
+fn registered(event: Event) -> IntegrationEvent {
+    IntegrationEvent { event: Some(event), event_id: String::new() }
 }
 
 /// Shell assignments: each line can be pasted as it is, and what follows can use the names.

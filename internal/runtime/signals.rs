@@ -21,21 +21,21 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Completes at the next of them.
-    pub async fn next(&mut self) {
+    /// Completes at the next of them, with the exit code of a process that it ends.
+    pub async fn next(&mut self) -> i32 {
         tokio::select! {
             biased;
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => 128 + 15,
+            _ = self.interrupt.recv() => 128 + 2,
         }
     }
 
     /// From now on, the next of them ends the process.
     pub fn abort_at_the_next(mut self) {
         tokio::spawn(async move {
-            self.next().await;
+            let code = self.next().await;
             tracing::warn!("a second signal: aborting");
-            std::process::exit(130);
+            std::process::exit(code);
         });
     }
 }

@@ -1,0 +1,208 @@
+//! Many clients at once, who remember what they were promised, and what they were not told.
+
+use std::sync::Mutex;
+
+use tokio::sync::watch;
+use tonic::{Code, Status};
+
+use super::platform::Platform;
+use super::proto::{
+    ApproveFinancingRequest, BidOnInvoiceRequest, ReverseFinancingRequest, SellInvoiceRequest,
+};
+use super::words::{Information, eur, in_time, information, uuid, wait};
+
+/// A command as a client sends it, with a request id: it may be sent again.
+#[derive(Debug, Clone)]
+enum Order {
+    Sell(SellInvoiceRequest),
+    Bid(BidOnInvoiceRequest),
+    Approve(ApproveFinancingRequest),
+    Reverse(ReverseFinancingRequest),
+}
+
+/// What a client was told when its command was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Promise {
+    command_id: String,
+    /// The invoice or bid that the command makes; empty for any other.
+    made: String,
+}
+
+impl Order {
+    /// Sends it. That a rule of the business said no is a promise kept, too.
+    async fn send(&self, platform: &Platform) -> Result<Promise, Status> {
+        match self.call(platform).await {
+            Err(status) if status.code() == Code::FailedPrecondition => {
+                let Information { metadata, .. } = information(&status);
+                let made = metadata.get("invoice_id").or(metadata.get("bid_id")).cloned().unwrap_or_default();
+                Ok(Promise { command_id: metadata["command_id"].clone(), made })
+            }
+            answer => answer,
+        }
+    }
+
+    async fn call(&self, platform: &Platform) -> Result<Promise, Status> {
+        let mut commands = platform.commands();
+        let (command_id, made) = match self.clone() {
+            Self::Sell(request) => {
+                let answer = commands.sell_invoice(request).await?.into_inner();
+                (answer.command_id, answer.invoice_id)
+            }
+            Self::Bid(request) => {
+                let answer = commands.bid_on_invoice(request).await?.into_inner();
+                (answer.command_id, answer.bid_id)
+            }
+            Self::Approve(request) => {
+                (commands.approve_financing(request).await?.into_inner().command_id, String::new())
+            }
+            Self::Reverse(request) => {
+                (commands.reverse_financing(request).await?.into_inner().command_id, String::new())
+            }
+        };
+        Ok(Promise { command_id, made })
+    }
+}
+
+/// A business day: one issuer sells, many investors bid, invoices are approved and reversed, too early as well.
+pub(crate) struct Load {
+    issuer: String,
+    investors: Vec<String>,
+    kept: Mutex<Vec<(Order, Promise)>>,
+    /// Calls that failed: what became of them nobody knows.
+    unsure: Mutex<Vec<Order>>,
+    accepted: watch::Sender<usize>,
+}
+
+impl Load {
+    /// Registers who takes part; every investor with 100,000 euros.
+    pub(crate) async fn prepare(platform: &Platform, investors: usize) -> Self {
+        Self {
+            issuer: platform.issuer().await,
+            investors: platform.investors(investors, eur(100_000, 0)).await,
+            kept: Mutex::default(),
+            unsure: Mutex::default(),
+            accepted: watch::Sender::new(0),
+        }
+    }
+
+    /// Lets so many clients work until `done` is; each stops at its first failed call.
+    pub(crate) async fn until(&self, platform: &Platform, clients: usize, done: impl Future<Output = ()>) {
+        let working = futures_util::future::join_all((0..clients).map(|client| self.work(platform, client)));
+        tokio::select! {
+            biased;
+            () = done => {}
+            _ = working => panic!("the clients have failed, and nobody harmed the platform"),
+        }
+    }
+
+    /// Lets so many clients work until their calls fail, which `harm` sees to.
+    pub(crate) async fn against<T>(
+        &self,
+        platform: &Platform,
+        clients: usize,
+        harm: impl Future<Output = T>,
+    ) -> T {
+        let working = futures_util::future::join_all((0..clients).map(|client| self.work(platform, client)));
+        let (_, output) = in_time("the clients notice", async { tokio::join!(working, harm) }).await;
+        output
+    }
+
+    /// Completes when so many more commands have been accepted.
+    pub(crate) async fn accepted(&self, more: usize) {
+        let mut accepted = self.accepted.subscribe();
+        let enough = *accepted.borrow() + more;
+        in_time("commands are accepted", accepted.wait_for(|count| *count >= enough)).await.unwrap();
+    }
+
+    /// The commands that were accepted so far.
+    pub(crate) fn promises(&self) -> Vec<String> {
+        self.kept.lock().unwrap().iter().map(|(_, promise)| promise.command_id.clone()).collect()
+    }
+
+    /// Sends again what failed, and then everything that was promised: the same ids are promised again.
+    pub(crate) async fn repeat(&self, platform: &Platform) {
+        let unsure = std::mem::take(&mut *self.unsure.lock().unwrap());
+        for order in unsure {
+            let promise = order.send(platform).await.expect("it is accepted now");
+            self.keep(order, promise);
+        }
+        let kept = self.kept.lock().unwrap().clone();
+        let repeats = kept.iter().map(|(order, _)| order.send(platform));
+        for ((order, promise), repeated) in kept.iter().zip(futures_util::future::join_all(repeats).await) {
+            assert_eq!(repeated.expect("it is accepted again"), *promise, "{order:?}");
+        }
+    }
+
+    async fn work(&self, platform: &Platform, client: usize) {
+        // Ends with the first call that fails.
+        let mut round = client;
+        while self.trade(platform, round).await.is_some() {
+            round += 7;
+        }
+    }
+
+    async fn trade(&self, platform: &Platform, round: usize) -> Option<()> {
+        let price = i64::try_from(round % 5).unwrap() + 1;
+        let wait = if round.is_multiple_of(3) { wait() } else { None };
+        let sell = SellInvoiceRequest {
+            issuer_id: self.issuer.clone(),
+            asking_price: eur(price, 50),
+            request_id: uuid(),
+            wait,
+        };
+        let invoice_id = self.call(platform, Order::Sell(sell)).await?;
+        for (bid, amount) in [eur(price, 49), eur(price, 51), eur(price + 1, 0)].into_iter().enumerate() {
+            let bid = BidOnInvoiceRequest {
+                investor_id: self.investors[(round + bid) % self.investors.len()].clone(),
+                invoice_id: invoice_id.clone(),
+                amount,
+                request_id: uuid(),
+                wait,
+            };
+            self.call(platform, Order::Bid(bid)).await?;
+        }
+        let request_id = uuid();
+        let last = if round.is_multiple_of(2) {
+            Order::Approve(ApproveFinancingRequest { invoice_id, request_id, wait })
+        } else {
+            Order::Reverse(ReverseFinancingRequest { invoice_id, request_id, wait })
+        };
+        self.call(platform, last).await?;
+        Some(())
+    }
+
+    async fn call(&self, platform: &Platform, order: Order) -> Option<String> {
+        // Before the call: whoever drops it in the middle is not told either.
+        let guard = Unsure { load: self, order: Some(order.clone()) };
+        let promise = order.send(platform).await.ok()?;
+        let made = promise.made.clone();
+        guard.told();
+        self.keep(order, promise);
+        Some(made)
+    }
+
+    fn keep(&self, order: Order, promise: Promise) {
+        self.kept.lock().unwrap().push((order, promise));
+        self.accepted.send_modify(|count| *count += 1);
+    }
+}
+
+/// Remembers a call that did not come to an answer.
+struct Unsure<'a> {
+    load: &'a Load,
+    order: Option<Order>,
+}
+
+impl Unsure<'_> {
+    fn told(mut self) {
+        self.order = None;
+    }
+}
+
+impl Drop for Unsure<'_> {
+    fn drop(&mut self) {
+        if let Some(order) = self.order.take() {
+            self.load.unsure.lock().unwrap().push(order);
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The acceptance tests: the platform as its clients see it, one file per use case.
+//!
+//! # Layout
+//!
+//! - the saga: [`issuer_registered`], [`investor_registered`], [`sell_invoice`], [`bid_on_invoice`],
+//!   [`approve_financing`], [`reverse_financing`]; many at once: [`race`]
+//! - what a client may rely on: [`queries`], [`read_your_writes`], [`idempotence`], [`refusals`], [`bad_input`],
+//!   [`services`]
+//! - what an operator may rely on: [`start`], [`stop`], [`crash`], [`populate`]
+//! - what an engineer may rely on: [`architecture`], [`documents`]
+//! - [`harness`]: what they share
+//!
+//! Every test has a platform of its own, as a process on free ports with a directory of its own; so they run in
+//! parallel. Nothing sleeps: whoever waits, waits for a condition.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in a test a panic is how one says that something is wrong"
+)]
+
+mod approve_financing;
+mod architecture;
+mod bad_input;
+mod bid_on_invoice;
+mod crash;
+mod documents;
+mod harness;
+mod idempotence;
+mod investor_registered;
+mod issuer_registered;
+mod populate;
+mod queries;
+mod race;
+mod read_your_writes;
+mod refusals;
+mod reverse_financing;
+mod sell_invoice;
+mod services;
+mod start;
+mod stop;
