@@ -10,6 +10,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod golden;
+mod golden_commands;
 mod investor;
 mod invoice;
 mod issuer;

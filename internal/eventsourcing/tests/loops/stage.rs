@@ -84,6 +84,12 @@ impl Stage {
         self.interference.as_ref().map_or(self.bus.clone(), |one| self.bus.interfered(Arc::clone(one)))
     }
 
+    fn replies(&self) -> MemoryReplies {
+        self.interference
+            .as_ref()
+            .map_or(self.replies.clone(), |one| self.replies.interfered(Arc::clone(one)))
+    }
+
     fn play<T: Turn + Send + 'static>(
         &self,
         name: &str,
@@ -118,7 +124,7 @@ impl Stage {
         let body: Worker<Ledger, _, _, _, _> = Worker::new(
             self.log(),
             self.queue(),
-            self.replies.clone(),
+            self.replies(),
             self.world.environment(),
             self.partitions,
             assignment.clone(),

@@ -2,14 +2,18 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use eventsourcing::command::{Slot, pack};
 use eventsourcing::outcome::{Reply, Verdict};
 use eventsourcing::partition::{Partition, Sequence};
 use eventsourcing::record::COMMAND_DEAD;
+use eventsourcing::testkit::memory::{Call, Fault};
 use eventsourcing::worker::WorkerLimits;
 
-use crate::ledger::Command;
+use crate::ledger::{self, Command};
 use crate::stage::Stage;
 
 const STEPS: u64 = 500_000;
@@ -232,4 +236,47 @@ fn a_stop_finishes_what_was_accepted() {
     assert_eq!(worker.task.take(), Some(Ok(())));
     let queued = stage.queue.commands(Partition::from_index(0));
     assert_eq!(queued.iter().filter(|slot| matches!(slot, Slot::Envelope(_))).count(), 10);
+}
+
+#[test]
+fn a_snapshot_of_an_unknown_schema_is_ignored() {
+    let stage = Stage::new(10);
+    let account = stage.id_in(0);
+    let limits = WorkerLimits { snapshot_every: 2, ..WorkerLimits::default() };
+    let worker = stage.worker("worker", limits);
+    let send = |amount| Command::Send { account, to: account, amount };
+    queue_in(&stage, 0, &[stage.envelope(&Command::Open { account, balance: 10 }).encode().unwrap()]);
+    queue_in(&stage, 0, &[stage.envelope(&send(4)).encode().unwrap()]);
+    queue_in(&stage, 0, &[stage.envelope(&send(4)).encode().unwrap()]);
+    stage.world.run_until(|| outcomes(&stage, 0).len() == 3, STEPS).unwrap();
+    worker.task.kill();
+    // A later release has written it, and says what this one would get wrong.
+    let mut snapshot = stage.log.snapshot(&ledger::account(account)).expect("one was taken");
+    snapshot.state.schema = 99;
+    snapshot.state.data = "{\"opened\":10,\"balance\":1000000}".to_owned();
+    stage.log.overwrite_snapshot(snapshot);
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    queue_in(&stage, 0, &[stage.envelope(&send(4)).encode().unwrap()]);
+    queue_in(&stage, 0, &[stage.envelope(&send(2)).encode().unwrap()]);
+    stage.world.run_until(|| outcomes(&stage, 0).len() == 5, STEPS).unwrap();
+    assert_eq!(outcomes(&stage, 0), ["Opened", "Sent", "Sent", "CommandRefused", "Sent"]);
+}
+
+#[test]
+fn a_client_whose_reply_was_lost_is_answered_from_the_inbox() {
+    let mut stage = Stage::new(11);
+    let lost = Arc::new(AtomicU32::new(0));
+    let losing = Arc::clone(&lost);
+    stage.interfere(Arc::new(move |call: Call| {
+        let first = call == Call::RepliesSend && losing.fetch_add(1, Ordering::Relaxed) == 0;
+        if first { Fault::Fail } else { Fault::None }
+    }));
+    let (intake, _listener) = stage.listener("listener");
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    let command = stage.envelope(&Command::Open { account: stage.id_in(0), balance: 1 });
+    let reply = async move { intake.submit_and_wait(command, Duration::from_secs(4)).await };
+    let reply = stage.world.block_on(reply, STEPS).unwrap();
+    assert!(matches!(reply, Ok(Some(Reply::Outcome(_)))), "{reply:?}");
+    assert_eq!(lost.load(Ordering::Relaxed), 2, "one reply was lost, the other one came");
+    assert_eq!(stage.log.all_records().len(), 1);
 }
