@@ -4,9 +4,6 @@
 use std::borrow::Cow;
 
 use domain::financing::{Command, Financing};
-use domain::investor::InvestorCommand;
-use domain::invoice::InvoiceCommand;
-use domain::issuer::IssuerCommand;
 use domain::refusal::Refusal;
 use eventsourcing::environment::Timestamp;
 use eventsourcing::model::{AggregateRef, Entry, Model as _};
@@ -20,27 +17,7 @@ macro_rules! sample {
     };
 }
 
-/// A new command does not compile here before it has a sample.
-fn sample_of(command: &Command) -> &'static str {
-    match command {
-        Command::Issuer(command) => match command {
-            IssuerCommand::CreateIssuer(_) => sample!("CreateIssuer"),
-        },
-        Command::Investor(command) => match command {
-            InvestorCommand::CreateInvestor(_) => sample!("CreateInvestor"),
-            InvestorCommand::BidOnInvoice(_) => sample!("BidOnInvoice"),
-            InvestorCommand::ReleaseFunds(_) => sample!("ReleaseFunds"),
-            InvestorCommand::CommitFunds(_) => sample!("CommitFunds"),
-        },
-        Command::Invoice(command) => match command {
-            InvoiceCommand::SellInvoice(_) => sample!("SellInvoice"),
-            InvoiceCommand::ProcessBid(_) => sample!("ProcessBid"),
-            InvoiceCommand::ApproveFinancing(_) => sample!("ApproveFinancing"),
-            InvoiceCommand::ReverseFinancing(_) => sample!("ReverseFinancing"),
-        },
-    }
-}
-
+/// What earlier releases may have left in a queue or in a record.
 const SAMPLES: &[&str] = &[
     sample!("CreateIssuer"),
     sample!("CreateInvestor"),
@@ -78,7 +55,6 @@ fn every_sample_of_a_command_reads_and_is_written_again_as_it_was() {
     for sample in SAMPLES {
         let command: Command = serde_json::from_str(sample).unwrap();
         assert_eq!(serde_json::to_string(&command).unwrap(), sample.trim_end());
-        assert_eq!(sample_of(&command), *sample);
         assert!(sample.contains(Financing::method(&command)));
     }
 }
