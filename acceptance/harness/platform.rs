@@ -70,6 +70,16 @@ impl Platform {
     /// Starts one on what another has left behind.
     pub(crate) async fn start_in(home: Home, flags: &[&str]) -> Self {
         let log = File::options().create(true).append(true).open(home.log()).unwrap();
+        Self::start_logging_to(home, flags, log).await
+    }
+
+    /// Starts one whose log cannot be written.
+    pub(crate) async fn start_with_full_log(home: Home) -> Self {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        Self::start_logging_to(home, &[], full).await
+    }
+
+    async fn start_logging_to(home: Home, flags: &[&str], log: File) -> Self {
         let mut process = command(&home.data(), flags).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut output = BufReader::new(process.stdout.take().unwrap()).lines();
         let mut lines = Vec::new();

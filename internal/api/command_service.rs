@@ -109,7 +109,8 @@ impl<E: Environment> CommandApi<E> {
         let ids = || [vec![("command_id", command_id)], others].concat();
         match reply {
             None => Ok(Accepted::new(command_id, v1::CommandState::Pending, None)),
-            Some(Reply::Reused { .. }) => Err(Failure::Reused { ids: ids() }),
+            // The other ids are those of a request that was not done: they name nothing.
+            Some(Reply::Reused { .. }) => Err(Failure::Reused { ids: vec![("command_id", command_id)] }),
             Some(Reply::Outcome(Outcome { position, verdict, .. })) => match verdict {
                 Verdict::Applied => Ok(Accepted::new(command_id, v1::CommandState::Applied, Some(position))),
                 Verdict::Unchanged => {

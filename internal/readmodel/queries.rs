@@ -12,7 +12,7 @@ use domain::views::{
     InvoiceStatus, InvoiceView, IssuerFilter, IssuerView, Page, Queries, QueryError, WinningBid,
 };
 use eventsourcing::partition::{LogPosition, Partition, Sequence};
-use eventsourcing::ports::{PortError, ReadModels, Row, RowQuery, Table, Test, Value};
+use eventsourcing::ports::{PortError, Projected, ReadModels, Row, RowQuery, Table, Test, Value};
 use uuid::Uuid;
 
 use super::tables::{BIDS, COMMANDS, INVESTORS, INVOICES, ISSUERS, settlement, verdict};
@@ -254,10 +254,12 @@ impl<S: ReadModels> Queries for ReadModelQueries<S> {
         let mut partitions: Vec<Partition> = positions.iter().map(|position| position.partition).collect();
         partitions.sort_unstable();
         partitions.dedup();
-        let checkpoints: BTreeMap<Partition, Sequence> =
+        let checkpoints: BTreeMap<Partition, Projected> =
             self.0.checkpoints(&partitions).await.map_err(failed)?.into_iter().collect();
         Ok(positions.iter().all(|position| {
-            checkpoints.get(&position.partition).is_some_and(|sequence| *sequence >= position.sequence)
+            checkpoints
+                .get(&position.partition)
+                .is_some_and(|projected| projected.sequence >= position.sequence)
         }))
     }
 }

@@ -42,13 +42,24 @@ impl ClientError {
 
 impl From<tonic::Status> for ClientError {
     fn from(status: tonic::Status) -> Self {
-        if let Some(information) = status.get_details_error_info() {
-            return Self::Refused { reason: information.reason, message: status.message().to_owned() };
+        match status.get_details_error_info() {
+            // A command that is dead was not refused by the business: somebody has to look at it.
+            Some(information) if information.reason != "COMMAND_DEAD" => {
+                return Self::Refused { reason: information.reason, message: status.message().to_owned() };
+            }
+            Some(_) | None => {}
         }
-        let mut lines = vec![format!("{:?}: {}", status.code(), status.message())];
-        let violations = status.get_details_bad_request().into_iter().flat_map(|bad| bad.field_violations);
-        lines.extend(violations.map(|one| format!("  {}: {}", one.field, one.description)));
-        Self::Failed(lines.join("\n"))
+        let violations: Vec<String> = status
+            .get_details_bad_request()
+            .into_iter()
+            .flat_map(|bad| bad.field_violations)
+            .map(|one| format!("  {}: {}", one.field, one.description))
+            .collect();
+        if !violations.is_empty() {
+            return Self::Failed(format!("the request is malformed\n{}", violations.join("\n")));
+        }
+        let said = if status.message().is_empty() { status.code().description() } else { status.message() };
+        Self::Failed(said.to_owned())
     }
 }
 
@@ -110,6 +121,17 @@ impl Queries {
     pub fn client(&self) -> QueryServiceClient<Channel> {
         QueryServiceClient::new(self.0.clone())
     }
+}
+
+/// The longest that a call may take: longer than any wait that is asked for here. A server that is silent is not waited
+/// for, for ever.
+const DEADLINE: Duration = Duration::from_secs(45);
+
+/// A request with its deadline.
+pub(crate) fn timed<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(DEADLINE);
+    request
 }
 
 /// An amount as a person types it, as in `100`, `0.5` or `99.95`.

@@ -9,6 +9,7 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::Resettable;
 use clap::{Args, Command, Parser};
 use eventsourcing::partition::PartitionCount;
 
@@ -74,6 +75,9 @@ pub struct EmbeddedSettings {
     pub command: Option<ShellCommand>,
 }
 
+/// The exit code of a program that was called wrongly: `EX_USAGE`. It is not 2, which is a refusal by the business.
+const USAGE: u8 = 64;
+
 /// Reads a program's settings, or prints what is wrong (or the help) and says with which code to end.
 ///
 /// # Errors
@@ -85,12 +89,12 @@ pub fn settings<S: Parser>(
     read::<S>(arguments.into_iter().collect()).map_err(|error| {
         // Nothing can be done about a terminal that cannot be written to.
         let _unwritable = error.print();
-        std::process::ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+        std::process::ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
     })
 }
 
 fn read<S: Parser>(arguments: Vec<OsString>) -> Result<S, clap::Error> {
-    let mut command = S::command();
+    let mut command = without_settings_of_others(S::command(), &arguments);
     if let Some(path) = file_named(&command, &arguments) {
         let file = std::fs::read_to_string(&path).map_err(|error| {
             clap::Error::raw(clap::error::ErrorKind::Io, format!("{}: {error}\n", path.display()))
@@ -98,6 +102,24 @@ fn read<S: Parser>(arguments: Vec<OsString>) -> Result<S, clap::Error> {
         command = with_file(command, &path, &file)?;
     }
     S::from_arg_matches(&command.try_get_matches_from(arguments)?)
+}
+
+/// A subcommand is a client, and has settings of its own under the same names: what the environment says to it must not
+/// be read as the platform's.
+fn without_settings_of_others(command: Command, arguments: &[OsString]) -> Command {
+    let is_client = command
+        .clone()
+        .ignore_errors(true)
+        .try_get_matches_from(arguments)
+        .is_ok_and(|matches| matches.subcommand_name().is_some());
+    if !is_client {
+        return command;
+    }
+    command.mut_args(
+        |argument| {
+            if argument.get_id() == "config" { argument } else { argument.env(Resettable::Reset) }
+        },
+    )
 }
 
 /// The file that the flags or the environment name, looked for without minding anything else: what else is wrong
@@ -120,6 +142,9 @@ fn with_file(command: Command, path: &Path, text: &str) -> Result<Command, clap:
             continue;
         }
         let (name, value) = line.split_once('=').ok_or_else(|| wrong(number, "expected NAME=value"))?;
+        if name.trim() == "FINANCING_CONFIG" {
+            return Err(wrong(number, "a file cannot name another"));
+        }
         // One file may serve several programs, so a name of another program's is no mistake; any other is.
         if !NAMES.contains(&name.trim()) {
             return Err(wrong(number, &format!("there is no setting {}", name.trim())));
@@ -149,6 +174,7 @@ pub const NAMES: &[&str] = &[
     "FINANCING_GRACE_SECONDS",
     "FINANCING_LOG_FORMAT",
     "FINANCING_LOG",
+    "FINANCING_CONFIG",
 ];
 
 fn bind_address(text: &str) -> Result<SocketAddr, String> {
@@ -196,6 +222,20 @@ pub fn client_address(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_does_not_read_its_settings_as_the_platforms() {
+        let command = without_settings_of_others(
+            <EmbeddedSettings as clap::CommandFactory>::command(),
+            &["financing", "sell", "x", "1"].map(OsString::from),
+        );
+        let has_env = |id: &str| {
+            command.get_arguments().any(|argument| argument.get_id() == id && argument.get_env().is_some())
+        };
+        assert!(!has_env("command_addr") && !has_env("partitions") && has_env("config"));
+        let sell = command.get_subcommands().find(|command| command.get_name() == "sell").unwrap();
+        assert!(sell.get_arguments().any(|argument| argument.get_env().is_some()));
+    }
 
     fn embedded(arguments: &[&str]) -> Result<EmbeddedSettings, String> {
         let arguments = std::iter::once("financing").chain(arguments.iter().copied()).map(OsString::from);

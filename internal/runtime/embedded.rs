@@ -14,9 +14,9 @@ use eventsourcing::assignment::Assignment;
 use eventsourcing::desk::Desk;
 use eventsourcing::environment::{Doorbell, Environment as _, Stop};
 use eventsourcing::listener::{Intake, Listener, ListenerLimits};
-use eventsourcing::partition::PartitionCount;
+use eventsourcing::partition::{Partition, PartitionCount};
 use eventsourcing::policy::PolicyRunner;
-use eventsourcing::projector::Projector;
+use eventsourcing::projector::{Projector, prove};
 use eventsourcing::relayer::Relayer;
 use eventsourcing::worker::{Worker, WorkerLimits};
 use tokio::net::TcpListener;
@@ -110,8 +110,17 @@ impl Stores {
         let platform = PlatformStore::open(directory, Access::Alone(lock), &new).await.map_err(text)?;
         let schema = ReadModelSchema { version: tables::SCHEMA_VERSION, tables: tables::TABLES };
         let path = directory.join(READ_MODELS);
-        let read_models =
-            SqliteReadModels::open(&path, &platform.deployment(), schema).await.map_err(text)?;
+        let anew = |error: &dyn Display| {
+            format!(
+                "{error} To build the read models anew, stop the platform, delete {}* and start it.",
+                path.display()
+            )
+        };
+        let read_models = SqliteReadModels::open(&path, &platform.deployment(), schema)
+            .await
+            .map_err(|error| anew(&error))?;
+        let all: Vec<Partition> = partitions.all().collect();
+        prove(&platform.bus(), &read_models, &all).await.map_err(|trouble| anew(&trouble))?;
         Ok(Self { platform, read_models, partitions })
     }
 
@@ -120,11 +129,12 @@ impl Stores {
         let (log, queue, bus) = (self.platform.log(), self.platform.queue(), self.platform.bus());
         let (signals, partitions) = (self.platform.signals(), self.partitions);
         let everything = || Assignment::of(partitions.all());
-        let desk = Desk::new("here");
+        // Of this process alone: addresses are stored with the commands, and outlive it.
+        let desk = Desk::new(&format!("here-{}", SystemEnvironment.uuid()));
 
         let bell = Doorbell::default();
         let (listener, intake) = Listener::new(
-            queue.clone(),
+            self.platform.intake(),
             partitions,
             ListenerLimits::default(),
             desk.clone(),
@@ -168,7 +178,7 @@ impl Stores {
     fn sources(&self) -> Sources<ReadModelQueries<SqliteReadModels>, crate::sqlite::SqliteBus> {
         Sources {
             queries: ReadModelQueries::new(self.read_models.clone()),
-            bus: self.platform.bus(),
+            bus: self.platform.watched_bus(),
             partitions: self.partitions,
             projected: self.read_models.projected().clone(),
             relayed: self.platform.signals().relayed.clone(),

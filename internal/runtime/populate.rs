@@ -16,7 +16,7 @@ use crate::api::proto::registering::v1::{
     integration_event::Event,
 };
 
-use super::client::{ClientError, Commands, Queries, amount, connect};
+use super::client::{ClientError, Commands, Queries, amount, connect, timed};
 use super::config::{FileSettings, client_address};
 use super::environment::SystemEnvironment;
 
@@ -87,7 +87,7 @@ pub async fn populate(settings: PopulateSettings) -> Result<String, ClientError>
     let mut command_ids = Vec::with_capacity(events.len());
     for chunk in events.chunks(CHUNK) {
         let request = PublishIntegrationEventsRequest { events: chunk.to_vec() };
-        let answer = commands.integration().publish_integration_events(request).await?;
+        let answer = commands.integration().publish_integration_events(timed(request)).await?;
         command_ids.extend(answer.into_inner().command_ids);
     }
     stream::iter(command_ids)
@@ -103,7 +103,7 @@ pub async fn populate(settings: PopulateSettings) -> Result<String, ClientError>
 
 async fn settled(queries: &Queries, command_id: String) -> Result<(), ClientError> {
     let request = WaitCommandRequest { command_id: command_id.clone(), wait: None };
-    let answer = queries.client().wait_command(request).await?.into_inner();
+    let answer = queries.client().wait_command(timed(request)).await?.into_inner();
     let command = answer.command.unwrap_or_default();
     match command.state() {
         CommandState::Applied | CommandState::Unchanged => Ok(()),

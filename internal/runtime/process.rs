@@ -15,7 +15,7 @@ use super::telemetry;
 pub fn run<E: Display>(log: &LogSettings, body: impl Future<Output = Result<(), E>>) -> ExitCode {
     if let Err(error) = telemetry::start(log.log_format, &log.log) {
         eprintln!("error: {error}");
-        return ExitCode::from(2);
+        return ExitCode::from(64);
     }
     match on_runtime(body) {
         Ok(Ok(())) => ExitCode::SUCCESS,

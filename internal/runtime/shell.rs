@@ -13,7 +13,7 @@ use crate::api::proto::financing::v1::{
     GetInvestorRequest, GetInvoiceRequest, Invoice, Money, ReverseFinancingRequest, SellInvoiceRequest,
 };
 
-use super::client::{ClientError, Commands, Queries, amount, connect};
+use super::client::{ClientError, Commands, Queries, amount, connect, timed};
 use super::config::client_address;
 use super::environment::SystemEnvironment;
 
@@ -138,7 +138,7 @@ pub async fn run(command: ShellCommand) -> Result<String, ClientError> {
                 request_id: String::new(),
                 wait: Some(WAIT),
             };
-            let answer = commands(&platform).await?.client().sell_invoice(request).await?.into_inner();
+            let answer = commands(&platform).await?.client().sell_invoice(timed(request)).await?.into_inner();
             decided(answer.state(), &answer.command_id)?;
             Ok(format!("INVOICE={}\n", answer.invoice_id))
         }
@@ -150,7 +150,8 @@ pub async fn run(command: ShellCommand) -> Result<String, ClientError> {
                 request_id: String::new(),
                 wait: Some(WAIT),
             };
-            let answer = commands(&platform).await?.client().bid_on_invoice(request).await?.into_inner();
+            let answer =
+                commands(&platform).await?.client().bid_on_invoice(timed(request)).await?.into_inner();
             decided(answer.state(), &answer.command_id)?;
             let bid = answered(&platform, answer.bid_id, answer.token).await?;
             let status = bid_status(&bid);
@@ -160,14 +161,16 @@ pub async fn run(command: ShellCommand) -> Result<String, ClientError> {
         ShellCommand::Approve { invoice, platform } => {
             let request =
                 ApproveFinancingRequest { invoice_id: invoice, request_id: String::new(), wait: Some(WAIT) };
-            let answer = commands(&platform).await?.client().approve_financing(request).await?.into_inner();
+            let answer =
+                commands(&platform).await?.client().approve_financing(timed(request)).await?.into_inner();
             decided(answer.state(), &answer.command_id)?;
             Ok("approved\n".to_owned())
         }
         ShellCommand::Reverse { invoice, platform } => {
             let request =
                 ReverseFinancingRequest { invoice_id: invoice, request_id: String::new(), wait: Some(WAIT) };
-            let answer = commands(&platform).await?.client().reverse_financing(request).await?.into_inner();
+            let answer =
+                commands(&platform).await?.client().reverse_financing(timed(request)).await?.into_inner();
             decided(answer.state(), &answer.command_id)?;
             Ok("reversed\n".to_owned())
         }
@@ -180,12 +183,12 @@ async fn run_show(command: ShowCommand) -> Result<String, ClientError> {
     match command {
         ShowCommand::Invoice { id, platform } => {
             let request = GetInvoiceRequest { invoice_id: id, token };
-            let answer = queries(&platform).await?.client().get_invoice(request).await?.into_inner();
+            let answer = queries(&platform).await?.client().get_invoice(timed(request)).await?.into_inner();
             Ok(invoice(&answer.invoice.unwrap_or_default()))
         }
         ShowCommand::Investor { id, platform } => {
             let request = GetInvestorRequest { investor_id: id, token };
-            let answer = queries(&platform).await?.client().get_investor(request).await?.into_inner();
+            let answer = queries(&platform).await?.client().get_investor(timed(request)).await?.into_inner();
             let investor = answer.investor.unwrap_or_default();
             Ok(format!(
                 "investor   {}\nname       {}\navailable  {}\nreserved   {}\ncommitted  {}\n",
@@ -198,7 +201,7 @@ async fn run_show(command: ShowCommand) -> Result<String, ClientError> {
         }
         ShowCommand::Bid { id, platform } => {
             let request = GetBidRequest { bid_id: id, token };
-            let answer = queries(&platform).await?.client().get_bid(request).await?.into_inner();
+            let answer = queries(&platform).await?.client().get_bid(timed(request)).await?.into_inner();
             Ok(bid(&answer.bid.unwrap_or_default()))
         }
     }
@@ -244,7 +247,7 @@ async fn answered(platform: &PlatformAddresses, bid_id: String, token: String) -
     let mut looks = 0;
     loop {
         let request = GetBidRequest { bid_id: bid_id.clone(), token: token.clone() };
-        let bid = queries.get_bid(request).await?.into_inner().bid.unwrap_or_default();
+        let bid = queries.get_bid(timed(request)).await?.into_inner().bid.unwrap_or_default();
         if bid.status() != BidStatus::Placed || looks == LOOKS {
             return Ok(bid);
         }

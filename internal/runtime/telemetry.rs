@@ -24,7 +24,11 @@ pub enum LogFormat {
 /// When the filter is malformed.
 pub fn start(format: LogFormat, filter: &str) -> Result<(), String> {
     let filter = EnvFilter::try_new(filter).map_err(|error| format!("log filter {filter:?}: {error}"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that cannot be written (a full disk, a closed pipe) is lost, and nothing else is.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| Forgiving)
+        .log_internal_errors(false);
     let started = match format {
         LogFormat::Human => {
             let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -33,4 +37,19 @@ pub fn start(format: LogFormat, filter: &str) -> Result<(), String> {
         LogFormat::Json => builder.json().try_init(),
     };
     started.map_err(|error| error.to_string())
+}
+
+/// Standard error, for those who have something more important to do than to be heard.
+struct Forgiving;
+
+impl std::io::Write for Forgiving {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let _unheard = std::io::stderr().write(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        let _unheard = std::io::stderr().flush();
+        Ok(())
+    }
 }

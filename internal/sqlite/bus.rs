@@ -34,7 +34,17 @@ static PUBLISH: Many = Many::new(
 
 /// The event bus.
 #[derive(Clone)]
-pub struct SqliteBus(pub(super) Arc<Shared>);
+pub struct SqliteBus(pub(super) Arc<Shared>, pub(super) For);
+
+/// Whom a handle of the bus is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum For {
+    /// The platform's own loops: they are always running.
+    Loops,
+    /// Readers that may stop in the middle, as a stream does whose client does not read on. What they read is read by
+    /// a task of its own, over connections of their own: however many of them stand still, they hold up nobody.
+    Watchers,
+}
 
 impl EventBus for SqliteBus {
     async fn tails(&self, partitions: &[Partition]) -> PortResult<Vec<BusTail>> {
@@ -81,7 +91,16 @@ impl EventBus for SqliteBus {
     }
 
     async fn read(&self, after: &[(Partition, Sequence)], limit: usize) -> PortResult<Vec<Arc<Record>>> {
-        read(&self.0, after, limit, End::Relayed).await
+        match self.1 {
+            For::Loops => read(&self.0, &self.0.readers, after, limit, End::Relayed).await,
+            For::Watchers => {
+                let (shared, after) = (Arc::clone(&self.0), after.to_vec());
+                let reading = tokio::spawn(async move {
+                    read(&shared, &shared.watchers, &after, limit, End::Relayed).await
+                });
+                reading.await.map_err(|error| PortError::Unavailable(error.to_string()))?
+            }
+        }
     }
 }
 

@@ -48,7 +48,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
 
 /// A connection that writes. It belongs to its owner and to no pool.
 pub(super) async fn writer(path: &Path) -> Result<SqliteConnection, OpenError> {
-    let options = options(path).pragma("cache_size", "-65536");
+    let options = options(path).pragma("cache_size", "-32768");
     let mut connection = options.connect().await.map_err(|error| store(path, &error))?;
     verify(path, &mut connection, "0").await?;
     Ok(connection)
@@ -57,7 +57,7 @@ pub(super) async fn writer(path: &Path) -> Result<SqliteConnection, OpenError> {
 /// A pool of connections that only read. Nobody begins a transaction on them, so a cancelled reader leaves none
 /// behind (sqlx issue 4393).
 pub(super) async fn readers(path: &Path) -> Result<SqlitePool, OpenError> {
-    let options = options(path).pragma("cache_size", "-16384").pragma("query_only", "ON");
+    let options = options(path).pragma("cache_size", "-8192").pragma("query_only", "ON");
     let verified = path.to_owned();
     SqlitePoolOptions::new()
         .max_connections(READERS)

@@ -14,9 +14,10 @@ use eventsourcing::ports::{
     Commit, EventLog, LoadRequest, Loaded, PartitionCommit, PartitionRow, PortResult, QueuePosition,
 };
 use eventsourcing::record::Record;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::sqlite::{SqliteConnection, SqlitePool, SqliteRow};
 
 use super::commit::Append;
+use super::error::port_error;
 use super::load;
 use super::platform::Shared;
 use super::sql::{Many, count, get, unsigned, uuid};
@@ -76,7 +77,7 @@ impl EventLog for SqliteLog {
     }
 
     async fn read(&self, after: &[(Partition, Sequence)], limit: usize) -> PortResult<Vec<Arc<Record>>> {
-        read(&self.0, after, limit, End::Head).await
+        read(&self.0, &self.0.readers, after, limit, End::Head).await
     }
 }
 
@@ -92,11 +93,12 @@ pub(super) enum End {
 /// Records behind positions, from memory where they are there.
 pub(super) async fn read(
     shared: &Shared,
+    readers: &SqlitePool,
     after: &[(Partition, Sequence)],
     limit: usize,
     end: End,
 ) -> PortResult<Vec<Arc<Record>>> {
-    let marks = shared.memory.marks(&shared.readers).await?;
+    let marks = shared.memory.marks(readers).await?;
     let wanted: Vec<(Partition, u64, u64)> = after
         .iter()
         .filter_map(|(partition, sequence)| {
@@ -113,7 +115,7 @@ pub(super) async fn read(
     }
     let mut found = shared.memory.records(&wanted, limit);
     if !found.missing.is_empty() {
-        let mut reader = shared.reader().await?;
+        let mut reader = readers.acquire().await.map_err(|error| port_error(&error))?;
         let rows = READ
             .fetch(&mut reader, &found.missing, |values, (partition, after, most)| {
                 values.count(u64::from(partition.index()))?;

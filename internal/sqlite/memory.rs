@@ -18,7 +18,7 @@ use super::sql::{Values, count, rows};
 use super::tail::{Budget, Tail, shares};
 
 /// What all tails of one kind may hold together.
-const TAIL_BYTES: usize = 64 * 1024 * 1024;
+const TAIL_BYTES: usize = 16 * 1024 * 1024;
 const TAIL_ITEMS: usize = 128 * 1024;
 /// What a record takes beside its texts, about.
 const RECORD_BYTES: usize = 320;

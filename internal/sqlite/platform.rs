@@ -13,7 +13,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{Sqlite, SqlitePool};
 use uuid::Uuid;
 
-use super::bus::SqliteBus;
+use super::bus::{For, SqliteBus};
 use super::connect;
 use super::error::{OpenError, port_error};
 use super::lock::DirectoryLock;
@@ -63,6 +63,8 @@ pub struct Signals {
 pub(super) struct Shared {
     pub(super) writer: Writer,
     pub(super) readers: SqlitePool,
+    /// For [`For::Watchers`].
+    pub(super) watchers: SqlitePool,
     pub(super) memory: Arc<Memory>,
     pub(super) signals: Signals,
     pub(super) deployment: Deployment,
@@ -105,11 +107,18 @@ impl PlatformStore {
     ) -> Result<Self, OpenError> {
         let io =
             |error: std::io::Error| OpenError::Io { path: directory.to_owned(), reason: error.to_string() };
+        if let Access::Alone(lock) = &access
+            && lock.directory() != directory
+        {
+            let other = format!("the lock is that of {}", lock.directory().display());
+            return Err(io(std::io::Error::other(other)));
+        }
         std::fs::create_dir_all(directory).map_err(io)?;
         let path = directory.join(FILE);
         let mut connection = connect::writer(&path).await?;
         let deployment = schema::settle(&path, &mut connection, new).await?;
         let readers = connect::readers(&path).await?;
+        let watchers = connect::readers(&path).await?;
         let lock = match access {
             Access::Alone(lock) => Some(lock),
             Access::Shared => None,
@@ -123,6 +132,7 @@ impl PlatformStore {
         Ok(Self(Arc::new(Shared {
             writer,
             readers,
+            watchers,
             memory,
             signals: Signals::default(),
             deployment,
@@ -140,13 +150,26 @@ impl PlatformStore {
     /// The command queue.
     #[must_use]
     pub fn queue(&self) -> SqliteQueue {
-        SqliteQueue(Arc::clone(&self.0))
+        SqliteQueue(Arc::clone(&self.0), self.0.queue_bytes)
+    }
+
+    /// The command queue for those who send the first command of a saga. It is full a quarter earlier: however much
+    /// comes in, there is room for the commands that follow from what was accepted, or nothing would ever settle.
+    #[must_use]
+    pub fn intake(&self) -> SqliteQueue {
+        SqliteQueue(Arc::clone(&self.0), self.0.queue_bytes / 4 * 3)
     }
 
     /// The event bus.
     #[must_use]
     pub fn bus(&self) -> SqliteBus {
-        SqliteBus(Arc::clone(&self.0))
+        SqliteBus(Arc::clone(&self.0), For::Loops)
+    }
+
+    /// The event bus for readers that may stop in the middle and stay there.
+    #[must_use]
+    pub fn watched_bus(&self) -> SqliteBus {
+        SqliteBus(Arc::clone(&self.0), For::Watchers)
     }
 
     /// What wakes the loops.
@@ -164,6 +187,7 @@ impl PlatformStore {
     /// Finishes what was submitted and closes the file. Later calls answer that the store is unavailable.
     pub async fn close(&self) {
         self.0.readers.close().await;
+        self.0.watchers.close().await;
         self.0.writer.close().await;
     }
 

@@ -43,9 +43,9 @@ static PURGE: Many = Many::new(
     ") AS v CROSS JOIN queue AS q ON q.partition = v.column1 AND q.message < v.column2)",
 );
 
-/// The command queue.
+/// The command queue, up to so many bytes of commands without an outcome.
 #[derive(Clone)]
-pub struct SqliteQueue(pub(super) Arc<Shared>);
+pub struct SqliteQueue(pub(super) Arc<Shared>, pub(super) u64);
 
 impl CommandQueue for SqliteQueue {
     async fn created_at(&self) -> PortResult<u64> {
@@ -65,7 +65,7 @@ impl CommandQueue for SqliteQueue {
                 refused.insert(bundle.partition);
                 answers.push(Err(PortError::Full(format!(
                     "{} bytes of commands wait for their outcome",
-                    self.0.queue_bytes
+                    self.1
                 ))));
             }
         }
@@ -122,7 +122,7 @@ impl CommandQueue for SqliteQueue {
 impl SqliteQueue {
     async fn admit(&self, job: &mut Enqueue, bundle: &Bundle) -> bool {
         let bytes = bundle.payload.len() as u64;
-        let reserve = || self.0.memory.reserve(bytes, self.0.queue_bytes);
+        let reserve = || self.0.memory.reserve(bytes, self.1);
         // Before it is refused, another look: another store may have worked some of it off.
         let admitted = reserve() || (self.0.memory.recount(&self.0.readers).await.is_ok() && reserve());
         if admitted {

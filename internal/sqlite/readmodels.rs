@@ -1,9 +1,9 @@
 //! The read models, in a file of their own.
 //!
 //! The rule this module protects: rows and checkpoints are one transaction, so after whatever interruption the rows are
-//! the fold of the records up to the checkpoints. That is also why this file need not wait for the disk: after a power
-//! cut it is at an earlier commit, rows and checkpoints alike, and the projector folds the rest of the log again.
+//! the fold of the records up to the checkpoints.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,22 +11,36 @@ use std::sync::Arc;
 use eventsourcing::environment::Doorbells;
 use eventsourcing::partition::{Partition, Sequence};
 use eventsourcing::ports::{
-    CheckpointMove, Column, ColumnType, PortResult, ProjectionStep, ReadModels, Row, RowQuery, Table, Test,
-    Value,
+    Column, ColumnType, PortResult, Projected, ProjectionStep, ReadModels, Row, RowQuery, Table, Test, Value,
 };
 use sqlx::sqlite::{SqliteConnection, SqlitePool, SqliteRow};
 
-use super::checkpoints::{advance, load};
 use super::connect;
 use super::error::{OpenError, port_error};
+use super::log::partition;
 use super::platform::Deployment;
 use super::schema;
-use super::sql::{Values, get, rows, uuid};
+use super::sql::{Many, Values, count, get, rounds, rows, uuid};
 use super::upsert::{Upserts, bind, column, table};
 use super::writer::{Job, Writer};
 
-/// The only reader whose checkpoints are in this file.
-const READER: &str = "projector";
+static LOAD: Many = Many::new(
+    "SELECT c.partition, c.sequence, c.record_id FROM (VALUES ",
+    1,
+    ") AS v CROSS JOIN checkpoints AS c ON c.partition = v.column1",
+);
+
+static BEGIN: Many = Many::new(
+    "INSERT INTO checkpoints (partition, sequence) SELECT column1, 0 FROM (VALUES ",
+    1,
+    ") WHERE column1 IS NOT NULL ON CONFLICT DO NOTHING",
+);
+
+static ADVANCE: Many = Many::new(
+    "UPDATE checkpoints SET sequence = v.column3, record_id = v.column4 FROM (VALUES ",
+    4,
+    ") AS v WHERE checkpoints.partition = v.column1 AND checkpoints.sequence = v.column2 RETURNING partition",
+);
 
 /// The tables that a file of read models has.
 #[derive(Debug, Clone, Copy)]
@@ -55,8 +69,8 @@ impl ReadModelSchema {
     }
 
     fn create(&self) -> String {
-        let mut sql = "CREATE TABLE checkpoints (reader TEXT NOT NULL, partition INTEGER NOT NULL, \
-            sequence INTEGER NOT NULL, PRIMARY KEY (reader, partition)) STRICT, WITHOUT ROWID;"
+        let mut sql = "CREATE TABLE checkpoints (partition INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, \
+            record_id BLOB) STRICT;"
             .to_owned();
         for Table { name, columns } in self.tables {
             let _written = write!(sql, "\nCREATE TABLE {name} (key BLOB PRIMARY KEY");
@@ -148,9 +162,9 @@ impl SqliteReadModels {
 }
 
 impl ReadModels for SqliteReadModels {
-    async fn checkpoints(&self, partitions: &[Partition]) -> PortResult<Vec<(Partition, Sequence)>> {
+    async fn checkpoints(&self, partitions: &[Partition]) -> PortResult<Vec<(Partition, Projected)>> {
         let mut reader = self.0.readers.acquire().await.map_err(|error| port_error(&error))?;
-        load(&mut reader, READER, partitions).await
+        load(&mut reader, partitions).await
     }
 
     async fn apply(&self, steps: Vec<ProjectionStep>) -> PortResult<Vec<bool>> {
@@ -221,6 +235,52 @@ fn decode(row: &SqliteRow, table: &Table) -> PortResult<Row> {
     Ok(Row { key: uuid(row, 0)?, values })
 }
 
+async fn load(
+    connection: &mut SqliteConnection,
+    partitions: &[Partition],
+) -> PortResult<Vec<(Partition, Projected)>> {
+    let found =
+        LOAD.fetch(connection, partitions, |values, one| values.count(u64::from(one.index()))).await?;
+    let mut projected = BTreeMap::new();
+    for row in &found {
+        let record_id = get::<Option<&[u8]>>(row, 2)?.map(|_| uuid(row, 2)).transpose()?;
+        projected
+            .insert(partition(row, 0)?, Projected { sequence: Sequence::new(count(row, 1)?), record_id });
+    }
+    Ok(partitions.iter().map(|one| (*one, projected.get(one).copied().unwrap_or_default())).collect())
+}
+
+/// Moves the checkpoints by compare-and-set. One answer a step, in order.
+async fn advance(connection: &mut SqliteConnection, steps: &[ProjectionStep]) -> PortResult<Vec<bool>> {
+    let first: Vec<Partition> = steps
+        .iter()
+        .filter(|step| step.checkpoint.from == Sequence::ZERO)
+        .map(|step| step.checkpoint.partition)
+        .collect();
+    BEGIN.execute(connection, &first, |values, one| values.count(u64::from(one.index()))).await?;
+    let mut answers = vec![false; steps.len()];
+    for round in rounds(steps, |step| step.checkpoint.partition) {
+        let round: Vec<(usize, &ProjectionStep)> =
+            round.iter().filter_map(|index| Some((*index, steps.get(*index)?))).collect();
+        let moved = ADVANCE
+            .fetch(connection, &round, |values, (_, step)| {
+                values.count(u64::from(step.checkpoint.partition.index()))?;
+                values.count(step.checkpoint.from.get())?;
+                values.count(step.checkpoint.to.get())?;
+                values.uuid(step.record_id)
+            })
+            .await?;
+        let moved: BTreeSet<Partition> =
+            moved.iter().map(|row| partition(row, 0)).collect::<PortResult<_>>()?;
+        for (index, step) in round {
+            if let Some(answer) = answers.get_mut(index) {
+                *answer = moved.contains(&step.checkpoint.partition);
+            }
+        }
+    }
+    Ok(answers)
+}
+
 struct Apply {
     steps: Vec<ProjectionStep>,
     shared: Arc<Shared>,
@@ -230,8 +290,7 @@ impl Job for Apply {
     type Answer = Vec<bool>;
 
     async fn run(&self, connection: &mut SqliteConnection) -> PortResult<Self::Answer> {
-        let checkpoints: Vec<CheckpointMove> = self.steps.iter().map(|step| step.checkpoint).collect();
-        let moved = advance(connection, READER, &checkpoints).await?;
+        let moved = advance(connection, &self.steps).await?;
         let changes: Vec<_> = self
             .steps
             .iter()

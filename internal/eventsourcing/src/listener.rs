@@ -123,7 +123,7 @@ impl<E: Environment> Intake<E> {
         mut envelope: Envelope,
         wait: Duration,
     ) -> Result<Option<Reply>, SubmitError> {
-        let expectation = self.desk.expect();
+        let expectation = self.desk.expect(envelope.command_id);
         envelope.reply_to = Some(expectation.address());
         // The time runs from here, also while the command is not accepted yet.
         let times_up = self.environment.sleep(wait);
@@ -160,6 +160,8 @@ pub struct Listener<Q> {
 struct InFlight {
     bundle: Bundle,
     answers: Vec<Answer>,
+    /// Whether an earlier attempt may have stored it: then nothing can be told for certain but success.
+    tried: bool,
 }
 
 impl<Q: CommandQueue> Listener<Q> {
@@ -189,7 +191,7 @@ impl<Q: CommandQueue> Listener<Q> {
             let mut answers = waiting.into_iter().map(|waiting| waiting.answer);
             flights.extend(bundles.into_iter().map(|bundle| {
                 let answers = answers.by_ref().take(bundle.commands).collect();
-                InFlight { bundle, answers }
+                InFlight { bundle, answers, tried: false }
             }));
         }
         flights
@@ -212,13 +214,17 @@ impl<Q: CommandQueue> Turn for Listener<Q> {
         }
         let results = self.queue.enqueue(flights.iter().map(|flight| flight.bundle.clone()).collect()).await;
         let mut trouble = None;
-        for (flight, result) in flights.into_iter().zip(results) {
+        for (mut flight, result) in flights.into_iter().zip(results) {
             let answer = match result {
                 Ok(()) => Ok(()),
+                Err(PortError::Full(_) | PortError::Content(_)) if flight.tried => {
+                    Err(SubmitError::Unavailable)
+                }
                 Err(PortError::Full(_)) => Err(SubmitError::Overloaded),
                 Err(PortError::Content(reason)) => Err(SubmitError::Unqueueable(reason)),
                 Err(error @ (PortError::Unavailable(_) | PortError::Conflict(_))) => {
                     trouble = Some(Trouble::Retry(error.to_string()));
+                    flight.tried = true;
                     self.unsettled.push(flight);
                     continue;
                 }

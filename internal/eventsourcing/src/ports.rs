@@ -423,11 +423,22 @@ pub struct RowChange {
     pub add: Vec<(&'static str, i64)>,
 }
 
+/// How far a projection has come in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Projected {
+    /// The last record that it has seen.
+    pub sequence: Sequence,
+    /// That record's id: a log that was restored has another one there. `None` before the first.
+    pub record_id: Option<Uuid>,
+}
+
 /// One partition's part of a projector's transaction.
 #[derive(Debug, Clone)]
 pub struct ProjectionStep {
     /// How the checkpoint moves: by compare-and-set, in the same transaction.
     pub checkpoint: CheckpointMove,
+    /// The id of the record that it moves to.
+    pub record_id: Uuid,
     /// The row changes, in order.
     pub changes: Vec<RowChange>,
 }
@@ -471,7 +482,7 @@ pub trait ReadModels: Send + Sync + 'static {
     fn checkpoints(
         &self,
         partitions: &[Partition],
-    ) -> impl Future<Output = PortResult<Vec<(Partition, Sequence)>>> + Send;
+    ) -> impl Future<Output = PortResult<Vec<(Partition, Projected)>>> + Send;
 
     /// Applies steps in one transaction. One answer a step, in order; `false`: its checkpoint was not where the
     /// projector remembers it, and nothing of that step happened.

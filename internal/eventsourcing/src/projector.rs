@@ -1,7 +1,8 @@
 //! The projector: folds facts into read models.
 //!
 //! The rule this module protects: rows and checkpoint are one transaction, and the checkpoint moves by
-//! compare-and-set. So a read model is the fold of a prefix of each partition, whoever writes it and however often.
+//! compare-and-set. So a read model is the fold of a prefix of each partition, whoever writes it and however often. And a
+//! prefix of this log: a checkpoint remembers the record that it stands at, and whoever starts compares.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -9,7 +10,7 @@ use std::marker::PhantomData;
 use crate::assignment::Assignment;
 use crate::model::{Model, Projection};
 use crate::partition::{Partition, Sequence};
-use crate::ports::{CheckpointMove, EventBus, PortError, ProjectionStep, ReadModels};
+use crate::ports::{CheckpointMove, EventBus, PortError, PortResult, Projected, ProjectionStep, ReadModels};
 use crate::relayer::{by_partition, gap_free};
 use crate::rotation::Rotation;
 use crate::turn::{Progress, Trouble, Turn};
@@ -47,11 +48,80 @@ impl<M: Model, P: Projection<M>, B: EventBus, S: ReadModels> Projector<M, P, B, 
         self.at.retain(|partition, _| assigned.contains(partition));
         let new: Vec<Partition> =
             assigned.into_iter().filter(|partition| !self.at.contains_key(partition)).collect();
-        if !new.is_empty() {
-            self.at.extend(self.store.checkpoints(&new).await.map_err(PortError::trouble)?);
+        if new.is_empty() {
+            return Ok(());
+        }
+        for (partition, projected) in self.store.checkpoints(&new).await.map_err(PortError::trouble)? {
+            match standing(&self.bus, partition, projected).await.map_err(PortError::trouble)? {
+                Standing::Here => {
+                    self.at.insert(partition, projected.sequence);
+                }
+                // A bus that lost its tail is filled again from the log, with the same records.
+                standing @ Standing::Ahead => return Err(Trouble::Retry(standing.say(partition, projected))),
+                standing @ Standing::Astray => return Err(Trouble::Halt(standing.say(partition, projected))),
+            }
         }
         Ok(())
     }
+}
+
+/// Where a read model stands beside the bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// At a record that the bus has.
+    Here,
+    /// Behind the end of the bus.
+    Ahead,
+    /// At a record that the bus has not: another one stands there.
+    Astray,
+}
+
+impl Standing {
+    fn say(self, partition: Partition, projected: Projected) -> String {
+        let what = match self {
+            Self::Here => "stand at",
+            Self::Ahead => "are ahead of the bus, which does not have",
+            Self::Astray => "went another way than the bus, which has another record at",
+        };
+        format!(
+            "the read models {what} sequence {} of partition {partition}. The log was restored to an earlier state, or \
+             the read models are another log's: they have to be built anew.",
+            projected.sequence
+        )
+    }
+}
+
+async fn standing<B: EventBus>(bus: &B, partition: Partition, projected: Projected) -> PortResult<Standing> {
+    let Some(record_id) = projected.record_id else { return Ok(Standing::Here) };
+    let before = Sequence::new(projected.sequence.get().saturating_sub(1));
+    let records = bus.read(&[(partition, before)], 1).await?;
+    Ok(match records.first() {
+        None => Standing::Ahead,
+        Some(record) if record.record_id == record_id => Standing::Here,
+        Some(_) => Standing::Astray,
+    })
+}
+
+/// Compares read models with the bus before anything starts, where the bus cannot have lost its tail: then nobody
+/// waits for a record that will never come.
+///
+/// # Errors
+///
+/// When they do not belong together, or cannot be read.
+pub async fn prove<B: EventBus, S: ReadModels>(
+    bus: &B,
+    store: &S,
+    partitions: &[Partition],
+) -> Result<(), Trouble> {
+    for (partition, projected) in store.checkpoints(partitions).await.map_err(PortError::trouble)? {
+        match standing(bus, partition, projected).await.map_err(PortError::trouble)? {
+            Standing::Here => {}
+            standing @ (Standing::Ahead | Standing::Astray) => {
+                return Err(Trouble::Halt(standing.say(partition, projected)));
+            }
+        }
+    }
+    Ok(())
 }
 
 impl<M: Model, P: Projection<M>, B: EventBus, S: ReadModels> Turn for Projector<M, P, B, S> {
@@ -79,8 +149,10 @@ impl<M: Model, P: Projection<M>, B: EventBus, S: ReadModels> Turn for Projector<
                 })?;
                 changes.extend(self.projection.project(record, &entry));
             }
-            let to = records.last().map_or(from, |record| record.sequence);
-            steps.push(ProjectionStep { checkpoint: CheckpointMove { partition, from, to }, changes });
+            if let Some(last) = records.last() {
+                let checkpoint = CheckpointMove { partition, from, to: last.sequence };
+                steps.push(ProjectionStep { checkpoint, record_id: last.record_id, changes });
+            }
         }
         let moves: Vec<CheckpointMove> = steps.iter().map(|step| step.checkpoint).collect();
         match self.store.apply(steps).await {

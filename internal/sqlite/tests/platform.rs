@@ -230,6 +230,32 @@ async fn bells_ring_after_the_commit() {
     store.bus().publish(vec![publication]).await.remove(0).unwrap();
     bells[2].rung().await;
     let checkpoint = CheckpointMove { partition: one, from: Sequence::ZERO, to: Sequence::new(1) };
-    models.apply(vec![ProjectionStep { checkpoint, changes: Vec::new() }]).await.unwrap();
+    models
+        .apply(vec![ProjectionStep { checkpoint, record_id: id("record"), changes: Vec::new() }])
+        .await
+        .unwrap();
     bells[3].rung().await;
+}
+
+#[tokio::test]
+async fn watchers_that_stand_still_hold_up_nobody() {
+    // given a log that is in no memory, and far more watchers than connections, each stopped in the middle of a read
+    let directory = temporary();
+    let one = partition(1);
+    let store = alone(directory.path()).await;
+    let records = append(&store.log(), one, 0, 20).await;
+    let publication = Publication { partition: one, expected: Sequence::ZERO, records };
+    store.bus().publish(vec![publication]).await.remove(0).unwrap();
+    store.close().await;
+    drop(store);
+    let store = alone(directory.path()).await;
+    let (bus, after) = (store.watched_bus(), [(one, Sequence::ZERO)]);
+    let mut standing: Vec<_> = (0..50).map(|_| Box::pin(bus.read(&after, 10))).collect();
+    for watcher in &mut standing {
+        assert!(matches!(futures_util::poll!(watcher.as_mut()), Poll::Pending));
+    }
+    // then a loop reads, another watcher reads, and the store closes
+    assert_eq!(store.bus().read(&after, 10).await.unwrap().len(), 10);
+    assert_eq!(bus.read(&after, 10).await.unwrap().len(), 10);
+    store.close().await;
 }

@@ -12,6 +12,7 @@ async fn a_sum_that_does_not_fit_is_refused_and_never_rounded() {
             from: Sequence::new(from),
             to: Sequence::new(from + 1),
         },
+        record_id: id("record"),
         changes: vec![RowChange {
             table: THINGS,
             key: id("a"),
@@ -40,6 +41,7 @@ async fn two_steps_of_one_partition_follow_each_other_in_one_call() {
             from: Sequence::new(from),
             to: Sequence::new(to),
         },
+        record_id: id("record"),
         changes: vec![RowChange {
             table: THINGS,
             key: id("a"),

@@ -49,7 +49,7 @@ pub struct WorkerLimits {
 
 impl Default for WorkerLimits {
     fn default() -> Self {
-        Self { batch: 512, messages: 256, cached: 4096, snapshot_every: 100, purge_every: 256 }
+        Self { batch: 512, messages: 64, cached: 4096, snapshot_every: 100, purge_every: 256 }
     }
 }
 

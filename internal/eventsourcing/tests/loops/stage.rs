@@ -218,6 +218,13 @@ impl Stage {
         })
     }
 
+    /// Everybody who looks at the read models sees every record.
+    pub fn is_projected(&self) -> bool {
+        let head = |partition| self.log.row(partition).head;
+        let seen = |partition| self.models.checkpoint(partition) == head(partition);
+        !self.log.all_records().is_empty() && self.partitions.all().all(seen)
+    }
+
     /// The balances as the log tells them.
     pub fn balances(&self) -> BTreeMap<Uuid, i64> {
         use eventsourcing::model::{Aggregate as _, Model as _};

@@ -118,6 +118,65 @@ fn the_same_id_with_another_command_is_told_so_and_does_nothing() {
 }
 
 #[test]
+fn an_outcome_that_an_earlier_process_was_asked_for_goes_to_nobody() {
+    // given a command that is queued and undecided when the process that took it in ends
+    let stage = Stage::new(12);
+    let (intake, listener) = stage.listener("listener");
+    let replies = Rc::new(RefCell::new(Vec::new()));
+    let abandoned = stage.envelope(&Command::Open { account: stage.id_in(0), balance: 1 });
+    let (old, envelope) = (intake, abandoned.clone());
+    let waiting = stage
+        .world
+        .spawn("client", async move { old.submit_and_wait(envelope, Duration::from_mins(1)).await });
+    let queued = || !stage.queue.commands(Partition::from_index(0)).is_empty();
+    stage.world.run_until(queued, STEPS).unwrap();
+    waiting.kill();
+    listener.task.kill();
+    // when another process takes its place and its address, and somebody sits in the same seat
+    let (intake, _listener) = stage.listener("listener");
+    let command = stage.envelope(&Command::Send { account: stage.id_in(0), to: stage.id_in(0), amount: 1 });
+    stage.client(&intake, command.clone(), &replies);
+    let both = || stage.queue.commands(Partition::from_index(0)).len() == 2;
+    stage.world.run_until(both, STEPS).unwrap();
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    stage.world.run_until(|| !replies.borrow().is_empty(), STEPS).unwrap();
+    // then it is told what became of its own command
+    let sent = stage.replies.sent();
+    assert_eq!(sent[0].0, sent[1].0, "both were addressed to the same seat");
+    assert_eq!(replies.borrow()[0].command_id(), command.command_id);
+    assert!(matches!(
+        &replies.borrow()[0],
+        Reply::Outcome(outcome) if matches!(outcome.verdict, Verdict::Refused { .. })
+    ));
+}
+
+#[test]
+fn read_models_of_another_past_are_not_continued() {
+    let stage = Stage::new(13);
+    let open = |balance| Command::Open { account: stage.id_in(0), balance };
+    let empty = (stage.log.save(), stage.bus.save());
+    queue_in(&stage, 0, &[stage.envelope(&open(1)).encode().unwrap()]);
+    let (worker, relayer) = (stage.worker("worker", WorkerLimits::default()), stage.relayer("relayer"));
+    let projector = stage.projector("projector");
+    stage.world.run_until(|| stage.is_projected(), STEPS).unwrap();
+    for part in [&worker, &relayer, &projector] {
+        part.task.kill();
+    }
+    // Log and bus are restored to before, and go on to the same place.
+    stage.log.restore(empty.0);
+    stage.bus.restore(empty.1);
+    stage.queue.recreate(1);
+    queue_in(&stage, 0, &[stage.envelope(&open(2)).encode().unwrap()]);
+    let before = stage.models.save();
+    let (_worker, _relayer) = (stage.worker("worker", WorkerLimits::default()), stage.relayer("relayer"));
+    let projector = stage.projector("projector");
+    stage.world.run_until(|| projector.task.is_finished(), STEPS).unwrap();
+    let halted = projector.task.take().unwrap().unwrap_err();
+    assert!(halted.reason.contains("built anew"), "{halted}");
+    assert!(stage.models.save() == before, "nothing was projected");
+}
+
+#[test]
 fn a_queue_that_was_restored_halts_its_reader() {
     let stage = Stage::new(5);
     let open = |balance| Command::Open { account: stage.id_in(0), balance };

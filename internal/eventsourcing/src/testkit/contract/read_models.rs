@@ -3,7 +3,9 @@
 use uuid::Uuid;
 
 use crate::partition::{Partition, Sequence};
-use crate::ports::{CheckpointMove, ProjectionStep, ReadModels, Row, RowChange, RowQuery, Test, Value};
+use crate::ports::{
+    CheckpointMove, Projected, ProjectionStep, ReadModels, Row, RowChange, RowQuery, Test, Value,
+};
 
 use super::by_partition;
 use super::sample::{OTHERS, TEXTS, THINGS, id, longest_text, partition};
@@ -43,9 +45,15 @@ fn text(text: &str) -> Value {
     Value::Text(text.to_owned())
 }
 
+/// The id of the record with this sequence.
+fn record_id(partition: Partition, sequence: u64) -> Uuid {
+    id(&format!("{partition}-{sequence}"))
+}
+
 fn step(partition: Partition, from: u64, to: u64, changes: Vec<RowChange>) -> ProjectionStep {
     ProjectionStep {
         checkpoint: CheckpointMove { partition, from: Sequence::new(from), to: Sequence::new(to) },
+        record_id: record_id(partition, to),
         changes,
     }
 }
@@ -57,7 +65,10 @@ async fn first<R: ReadModels>(models: &R, changes: Vec<RowChange>) {
 
 async fn checkpoint<R: ReadModels>(models: &R, partition: Partition) -> u64 {
     let all = by_partition(models.checkpoints(&[partition]).await.expect("checkpoints can be read"));
-    all.get(&partition).expect("every partition asked for is answered").get()
+    let projected = all.get(&partition).expect("every partition asked for is answered");
+    let sequence = projected.sequence.get();
+    assert_eq!(projected.record_id, (sequence > 0).then(|| record_id(partition, sequence)));
+    sequence
 }
 
 async fn row<R: ReadModels>(models: &R, key: Uuid) -> Option<Vec<Option<Value>>> {
@@ -73,7 +84,7 @@ async fn amount<R: ReadModels>(models: &R, key: Uuid) -> Option<i64> {
 async fn an_empty_store_has_no_rows_and_stands_at_zero<R: ReadModels>(models: R) {
     let asked = [partition(0), partition(9)];
     let checkpoints = by_partition(models.checkpoints(&asked).await.expect("checkpoints can be read"));
-    assert_eq!(checkpoints, asked.into_iter().map(|partition| (partition, Sequence::ZERO)).collect());
+    assert_eq!(checkpoints, asked.into_iter().map(|partition| (partition, Projected::default())).collect());
     assert_eq!(models.row(THINGS, id("a")).await, Ok(None));
     let query = RowQuery { table: THINGS, conditions: Vec::new(), after: None, limit: 10 };
     assert_eq!(models.rows(&query).await, Ok(Vec::new()));
@@ -162,7 +173,10 @@ async fn a_step_from_elsewhere_changes_nothing<R: ReadModels>(models: R) {
     );
     let asked = [partition(3), partition(1), partition(2), partition(4)];
     let checkpoints = by_partition(models.checkpoints(&asked).await.expect("checkpoints can be read"));
-    assert_eq!(checkpoints.values().map(|sequence| sequence.get()).collect::<Vec<_>>(), [3, 4, 5, 0]);
+    assert_eq!(
+        checkpoints.values().map(|projected| projected.sequence.get()).collect::<Vec<_>>(),
+        [3, 4, 5, 0]
+    );
 }
 
 async fn tables_do_not_know_of_each_other<R: ReadModels>(models: R) {

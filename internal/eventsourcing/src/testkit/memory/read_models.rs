@@ -9,8 +9,8 @@ use super::{Call, Interference, Way, lock};
 use crate::environment::Doorbells;
 use crate::partition::{Partition, Sequence};
 use crate::ports::{
-    ColumnType, PortError, PortResult, ProjectionStep, ReadModels, Row, RowChange, RowQuery, Table, Test,
-    Value,
+    ColumnType, PortError, PortResult, Projected, ProjectionStep, ReadModels, Row, RowChange, RowQuery,
+    Table, Test, Value,
 };
 
 /// [`ReadModels`] in memory.
@@ -25,7 +25,7 @@ pub struct MemoryReadModels {
 /// What the read models held at some time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SavedReadModels {
-    checkpoints: BTreeMap<Partition, Sequence>,
+    checkpoints: BTreeMap<Partition, Projected>,
     rows: BTreeMap<&'static str, BTreeMap<Uuid, Values>>,
 }
 
@@ -112,13 +112,14 @@ impl SavedReadModels {
         undo: &mut Undo,
     ) -> PortResult<Vec<bool>> {
         let mut answers = Vec::with_capacity(steps.len());
-        for ProjectionStep { checkpoint, changes } in steps {
-            let here = self.checkpoint(checkpoint.partition) == checkpoint.from;
+        for ProjectionStep { checkpoint, record_id, changes } in steps {
+            let here = self.checkpoint(checkpoint.partition).sequence == checkpoint.from;
             answers.push(here);
             if !here {
                 continue;
             }
-            self.checkpoints.insert(checkpoint.partition, checkpoint.to);
+            let projected = Projected { sequence: checkpoint.to, record_id: Some(*record_id) };
+            self.checkpoints.insert(checkpoint.partition, projected);
             for change in changes {
                 self.change(tables, change, undo)?;
             }
@@ -126,7 +127,7 @@ impl SavedReadModels {
         Ok(answers)
     }
 
-    fn checkpoint(&self, partition: Partition) -> Sequence {
+    fn checkpoint(&self, partition: Partition) -> Projected {
         self.checkpoints.get(&partition).copied().unwrap_or_default()
     }
 
@@ -182,7 +183,7 @@ impl MemoryReadModels {
     /// Where the projection is.
     #[must_use]
     pub fn checkpoint(&self, partition: Partition) -> Sequence {
-        lock(&self.state).checkpoint(partition)
+        lock(&self.state).checkpoint(partition).sequence
     }
 
     /// Every row of a table, in the order of the keys.
@@ -206,9 +207,11 @@ impl MemoryReadModels {
 }
 
 impl ReadModels for MemoryReadModels {
-    async fn checkpoints(&self, partitions: &[Partition]) -> PortResult<Vec<(Partition, Sequence)>> {
-        let checkpoints =
-            || Ok(partitions.iter().map(|partition| (*partition, self.checkpoint(*partition))).collect());
+    async fn checkpoints(&self, partitions: &[Partition]) -> PortResult<Vec<(Partition, Projected)>> {
+        let checkpoints = || {
+            let state = lock(&self.state);
+            Ok(partitions.iter().map(|partition| (*partition, state.checkpoint(*partition))).collect())
+        };
         self.way.call(Call::ModelsCheckpoints, checkpoints).await
     }
 
