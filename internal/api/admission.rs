@@ -12,15 +12,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(crate) enum Load {
     /// It is answered as soon as it can be.
     Short,
-    /// It waits for something: a stream, or a call that asked to wait.
+    /// It asked to wait for something.
     Long,
+    /// It goes on for as long as the client likes, and holds what it has read for it.
+    Stream,
 }
 
-/// How many calls are worked on at a time. Long ones do not take places from short ones.
+/// How many calls are worked on at a time. No kind takes places from another.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
     short: Arc<Semaphore>,
     long: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
 }
 
 /// A place; dropping it gives it back.
@@ -30,10 +33,10 @@ pub(crate) struct Place {
 }
 
 impl Admission {
-    /// So many short ones and so many long ones.
-    pub(crate) fn new(short: usize, long: usize) -> Self {
+    /// So many short ones, so many long ones and so many streams.
+    pub(crate) fn new(short: usize, long: usize, streams: usize) -> Self {
         let semaphore = |places: usize| Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
-        Self { short: semaphore(short), long: semaphore(long) }
+        Self { short: semaphore(short), long: semaphore(long), streams: semaphore(streams) }
     }
 
     /// A place, where there is one.
@@ -41,6 +44,7 @@ impl Admission {
         let semaphore = match load {
             Load::Short => &self.short,
             Load::Long => &self.long,
+            Load::Stream => &self.streams,
         };
         Arc::clone(semaphore).try_acquire_owned().ok().map(|permit| Place { _permit: permit })
     }
@@ -52,11 +56,12 @@ mod tests {
 
     #[test]
     fn a_place_is_free_again_when_its_call_has_ended() {
-        let admission = Admission::new(1, 1);
+        let admission = Admission::new(1, 1, 1);
         let place = admission.admit(Load::Short);
         assert!(place.is_some());
         assert!(admission.admit(Load::Short).is_none());
         assert!(admission.admit(Load::Long).is_some());
+        assert!(admission.admit(Load::Stream).is_some());
         drop(place);
         assert!(admission.admit(Load::Short).is_some());
     }

@@ -79,6 +79,6 @@ impl<E: Environment> Calls<E> {
 
     /// A place for a stream, for as long as it lasts.
     pub(crate) fn admit_stream(&self) -> Result<Place, Failure> {
-        self.admission.admit(Load::Long).ok_or(Failure::Shed)
+        self.admission.admit(Load::Stream).ok_or(Failure::Shed)
     }
 }

@@ -26,7 +26,7 @@ use super::status::Failure;
 use super::wire::fact;
 
 /// How often the bus is looked at where no bell rings.
-const POLL: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_secs(1);
 
 /// How many records a stream holds at most, about: each partition holds at most one read.
 const MOST_RECORDS: usize = 2048;

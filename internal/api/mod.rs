@@ -6,6 +6,7 @@
 //! # Layout
 //!
 //! - [`server`]: the two servers, command side and query side, from a bound listener until they are stopped
+//! - `connections`: who may connect to them, and how many
 //! - `command_service`, `integration_service`, `query_service`: the services, one short method a call
 //! - `lists`: the paged lists; `facts`: the stream of facts; `health`: who is asked, and stopped, with the server
 //! - `parse`: from the wire to the domain, all violations at once; `paging`: page tokens; `ids`: the ids of a command
@@ -19,6 +20,7 @@ mod admission;
 mod call;
 pub mod codec;
 mod command_service;
+mod connections;
 mod deadline;
 mod facts;
 mod health;

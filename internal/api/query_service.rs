@@ -27,8 +27,8 @@ use super::proto::financing::v1::query_service_server::QueryService;
 use super::status::Failure;
 use super::wire::pending;
 
-/// How often the read model is looked at where no bell rings: in a distributed deployment none does.
-const POLL: Duration = Duration::from_millis(50);
+/// How often the read model is looked at where no bell rings. Seldom: thousands may wait, and each look is a query.
+const POLL: Duration = Duration::from_secs(1);
 
 /// How long WaitCommand waits where nothing is said.
 const DEFAULT_WAIT: prost_types::Duration = prost_types::Duration { seconds: 30, nanos: 0 };

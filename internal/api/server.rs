@@ -1,7 +1,7 @@
 //! The two servers.
 //!
 //! The rule this module protects: a server takes a listener that is bound already, bounds whatever a client can make it
-//! hold (messages, headers, streams, calls), and stops within its grace whatever its clients do.
+//! hold (connections, messages, headers, streams, calls), and stops within its grace whatever its clients do.
 
 use std::future::Future;
 use std::pin::pin;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use tokio::net::TcpListener;
 use tonic::transport::Server;
-use tonic::transport::server::{Router, TcpIncoming};
+use tonic::transport::server::Router;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Builder;
 
@@ -24,6 +24,7 @@ use eventsourcing::ports::EventBus;
 use super::admission::Admission;
 use super::call::Calls;
 use super::command_service::CommandApi;
+use super::connections::{affordable, incoming};
 use super::health::Pulse;
 use super::integration_service::IntegrationApi;
 use super::proto::DESCRIPTORS;
@@ -59,8 +60,14 @@ const COMMON_SERVICES: [&str; 3] = [
 pub struct Limits {
     /// Calls that are answered as soon as they can be.
     pub calls: usize,
-    /// Calls that wait for something, and streams.
+    /// Calls that wait for something.
     pub waits: usize,
+    /// Streams of facts. Far fewer than calls: each holds what it has read and not yet sent.
+    pub streams: usize,
+    /// Connections; at least one.
+    pub connections: usize,
+    /// How long a new connection has to say that it speaks HTTP/2.
+    pub preface: Duration,
     /// Calls on one connection.
     pub calls_per_connection: u32,
     /// How long a quiet connection is left alone before the client is asked whether it is still there.
@@ -76,6 +83,9 @@ impl Default for Limits {
         Self {
             calls: 4096,
             waits: 4096,
+            streams: 256,
+            connections: affordable(),
+            preface: Duration::from_secs(10),
             calls_per_connection: 1024,
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
@@ -158,7 +168,7 @@ pub async fn serve_queries<E: Environment, Q: Queries, B: EventBus>(
 }
 
 fn calls<E: Environment>(environment: &E, limits: Limits, stop: &Stop) -> Calls<E> {
-    Calls::new(environment.clone(), Admission::new(limits.calls, limits.waits), stop.clone())
+    Calls::new(environment.clone(), Admission::new(limits.calls, limits.waits, limits.streams), stop.clone())
 }
 
 /// A server with health and reflection, which describes these services.
@@ -193,7 +203,7 @@ async fn until_stopped<E: Environment>(
     limits: Limits,
     stop: Stop,
 ) -> Result<(), ServeError> {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = incoming(listener, limits.connections, limits.preface, environment.clone());
     let signal = stop.clone();
     let serving = router.serve_with_incoming_shutdown(incoming, async move { signal.given().await });
     let overdue = async {

@@ -1,13 +1,14 @@
 //! Real servers on free ports, over the kernel's ports in memory.
 
 mod commands;
+mod connections;
 mod facts;
 mod queries;
 mod shelf;
 mod transport;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -30,24 +31,35 @@ use shelf::Shelf;
 
 const PARTITIONS: PartitionCount = PartitionCount::DEFAULT;
 
-/// Real timers; a clock and ids that count.
+/// Real timers, which are remembered; a clock and ids that count.
 #[derive(Debug, Clone, Default)]
-struct Counting(Arc<AtomicU64>);
+struct Counting {
+    count: Arc<AtomicU64>,
+    slept: Arc<Mutex<Vec<Duration>>>,
+}
+
+impl Counting {
+    /// The timers so far.
+    fn slept(&self) -> Vec<Duration> {
+        self.slept.lock().unwrap().clone()
+    }
+}
 
 impl Environment for Counting {
     fn now(&self) -> Timestamp {
-        Timestamp::from_micros(self.0.fetch_add(1, Ordering::Relaxed))
+        Timestamp::from_micros(self.count.fetch_add(1, Ordering::Relaxed))
     }
 
     fn uuid(&self) -> Uuid {
-        Uuid::from_u128(u128::from(self.0.fetch_add(1, Ordering::Relaxed)) + 1)
+        Uuid::from_u128(u128::from(self.count.fetch_add(1, Ordering::Relaxed)) + 1)
     }
 
     fn random(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
+        self.count.fetch_add(1, Ordering::Relaxed)
     }
 
     async fn sleep(&self, duration: Duration) {
+        self.slept.lock().unwrap().push(duration);
         tokio::time::sleep(duration).await;
     }
 }
@@ -73,6 +85,9 @@ impl Served {
 const PATIENT: Limits = Limits {
     calls: 64,
     waits: 64,
+    streams: 64,
+    connections: 64,
+    preface: Duration::from_hours(1),
     calls_per_connection: 100,
     keepalive_interval: Duration::from_secs(30),
     keepalive_timeout: Duration::from_secs(10),
@@ -146,6 +161,7 @@ struct QuerySide {
     shelf: Shelf,
     bus: MemoryBus,
     projected: Doorbells,
+    environment: Counting,
 }
 
 async fn query_side(limits: Limits) -> QuerySide {
@@ -158,7 +174,8 @@ async fn query_side(limits: Limits) -> QuerySide {
         projected: projected.clone(),
         relayed: bus.bells().clone(),
     };
+    let environment = Counting::default();
     let (socket, address, channel) = bound().await;
-    let server = tokio::spawn(serve_queries(socket, sources, Counting::default(), limits, stop));
-    QuerySide { served: Served { channel, address, stopper, server }, shelf, bus, projected }
+    let server = tokio::spawn(serve_queries(socket, sources, environment.clone(), limits, stop));
+    QuerySide { served: Served { channel, address, stopper, server }, shelf, bus, projected, environment }
 }

@@ -50,6 +50,10 @@ fn issuer(id: u128, token: &str) -> v1::GetIssuerRequest {
     v1::GetIssuerRequest { issuer_id: Uuid::from_u128(id).to_string(), token: token.to_owned() }
 }
 
+fn get(command: Uuid, token: &str) -> v1::GetCommandRequest {
+    v1::GetCommandRequest { command_id: command.to_string(), token: token.to_owned() }
+}
+
 #[tokio::test]
 async fn one_is_found_or_not() {
     let side = query_side(PATIENT).await;
@@ -166,6 +170,28 @@ async fn a_commands_outcome_can_be_asked_for_and_waited_for() {
     let command = waiting.await.expect("no panic").expect("an answer").into_inner().command.expect("one");
     assert_eq!((command.state(), command.reason.as_str()), (v1::CommandState::Refused, "ISSUER_NOT_FOUND"));
     assert_eq!(command.token, "3-118");
+}
+
+#[tokio::test]
+async fn those_who_wait_leave_the_store_alone_until_the_bell_rings() {
+    let side = query_side(PATIENT).await;
+    let id = Uuid::from_u128(7);
+    let (mut reader, mut waiter) = (side.client(), side.client());
+    let reading = tokio::spawn(async move { reader.get_command(get(id, "3-118")).await });
+    let request = v1::WaitCommandRequest { command_id: id.to_string(), wait: None };
+    let waiting = tokio::spawn(async move { waiter.wait_command(request).await });
+    side.asked(2).await;
+    // A look that finds nothing is followed by a timer: two of these, two of the calls, and one of the wait.
+    while side.environment.slept().len() < 5 {
+        tokio::task::yield_now().await;
+    }
+    let shortest = side.environment.slept().into_iter().min();
+    assert!(shortest >= Some(Duration::from_secs(1)), "{shortest:?}");
+    side.put_command(id);
+    side.shelf.seen.store(true, Ordering::SeqCst);
+    side.projected.ring();
+    assert!(reading.await.expect("no panic").is_ok());
+    assert!(waiting.await.expect("no panic").is_ok());
 }
 
 #[tokio::test]
