@@ -5,7 +5,7 @@
 //! - the saga: [`issuer_registered`], [`investor_registered`], [`sell_invoice`], [`bid_on_invoice`],
 //!   [`approve_financing`], [`reverse_financing`]; many at once: [`race`]
 //! - what a client may rely on: [`queries`], [`read_your_writes`], [`idempotence`], [`refusals`], [`bad_input`],
-//!   [`services`]
+//!   [`services`], [`shell`]
 //! - what an operator may rely on: [`start`], [`stop`], [`crash`], [`populate`]
 //! - what an engineer may rely on: [`architecture`], [`documents`]
 //! - [`harness`]: what they share
@@ -38,5 +38,6 @@ mod refusals;
 mod reverse_financing;
 mod sell_invoice;
 mod services;
+mod shell;
 mod start;
 mod stop;

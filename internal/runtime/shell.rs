@@ -10,7 +10,8 @@ use eventsourcing::environment::Environment as _;
 
 use crate::api::proto::financing::v1::{
     ApproveFinancingRequest, Bid, BidOnInvoiceRequest, BidStatus, CommandState, GetBidRequest,
-    GetInvestorRequest, GetInvoiceRequest, Invoice, Money, ReverseFinancingRequest, SellInvoiceRequest,
+    GetInvestorRequest, GetInvoiceRequest, GetIssuerRequest, Invoice, Money, ReverseFinancingRequest,
+    SellInvoiceRequest,
 };
 
 use super::client::{ClientError, Commands, Queries, amount, connect, timed};
@@ -82,7 +83,7 @@ pub enum ShellCommand {
         #[command(flatten)]
         platform: PlatformAddresses,
     },
-    /// Show an invoice, an investor, or a bid
+    /// Show an issuer, an investor, an invoice, or a bid
     #[command(subcommand)]
     Show(ShowCommand),
 }
@@ -90,6 +91,14 @@ pub enum ShellCommand {
 /// What can be shown.
 #[derive(Debug, Clone, Subcommand)]
 pub enum ShowCommand {
+    /// An issuer
+    Issuer {
+        /// The issuer
+        id: String,
+        /// Where the platform is
+        #[command(flatten)]
+        platform: PlatformAddresses,
+    },
     /// An invoice and the bid that won it
     Invoice {
         /// The invoice
@@ -181,6 +190,12 @@ pub async fn run(command: ShellCommand) -> Result<String, ClientError> {
 async fn run_show(command: ShowCommand) -> Result<String, ClientError> {
     let token = String::new();
     match command {
+        ShowCommand::Issuer { id, platform } => {
+            let request = GetIssuerRequest { issuer_id: id, token };
+            let answer = queries(&platform).await?.client().get_issuer(timed(request)).await?.into_inner();
+            let issuer = answer.issuer.unwrap_or_default();
+            Ok(format!("issuer  {}\nname    {}\n", issuer.id, issuer.name))
+        }
         ShowCommand::Invoice { id, platform } => {
             let request = GetInvoiceRequest { invoice_id: id, token };
             let answer = queries(&platform).await?.client().get_invoice(timed(request)).await?.into_inner();
