@@ -125,7 +125,7 @@ pub enum ShowCommand {
     },
 }
 
-/// How often the client looks whether a bid was answered, and how long it waits in between: ten seconds in all.
+/// How often the client looks where a bid stands, and how long it waits in between: ten seconds in all.
 const LOOKS: u32 = 400;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(25);
 
@@ -168,19 +168,27 @@ pub async fn run(command: ShellCommand) -> Result<String, ClientError> {
             Ok(format!("BID={}  # {status}{reason}\n", bid.id))
         }
         ShellCommand::Approve { invoice, platform } => {
-            let request =
-                ApproveFinancingRequest { invoice_id: invoice, request_id: String::new(), wait: Some(WAIT) };
+            let request = ApproveFinancingRequest {
+                invoice_id: invoice.clone(),
+                request_id: String::new(),
+                wait: Some(WAIT),
+            };
             let answer =
                 commands(&platform).await?.client().approve_financing(timed(request)).await?.into_inner();
             decided(answer.state(), &answer.command_id)?;
+            settled(&platform, invoice, answer.token).await?;
             Ok("approved\n".to_owned())
         }
         ShellCommand::Reverse { invoice, platform } => {
-            let request =
-                ReverseFinancingRequest { invoice_id: invoice, request_id: String::new(), wait: Some(WAIT) };
+            let request = ReverseFinancingRequest {
+                invoice_id: invoice.clone(),
+                request_id: String::new(),
+                wait: Some(WAIT),
+            };
             let answer =
                 commands(&platform).await?.client().reverse_financing(timed(request)).await?.into_inner();
             decided(answer.state(), &answer.command_id)?;
+            settled(&platform, invoice, answer.token).await?;
             Ok("reversed\n".to_owned())
         }
         ShellCommand::Show(show) => run_show(show).await,
@@ -256,14 +264,41 @@ fn bid_status(bid: &Bid) -> &'static str {
     bid.status().as_str_name().trim_start_matches("BID_STATUS_")
 }
 
-/// The bid as soon as the invoice has answered it: a moment after it was placed. Where that takes too long, as it is.
+/// The bid as soon as the saga has come to where nothing more happens to it by itself: it stands, or its money is back.
+/// That is a moment after it was placed; where it takes too long, the bid as it is.
 async fn answered(platform: &PlatformAddresses, bid_id: String, token: String) -> Result<Bid, ClientError> {
+    until(platform, bid_id, token, |status| match status {
+        BidStatus::Won | BidStatus::Committed | BidStatus::Released => true,
+        BidStatus::Placed | BidStatus::Rejected | BidStatus::Unspecified => false,
+    })
+    .await
+}
+
+/// Waits until the money of an invoice that was decided on is where it belongs.
+async fn settled(platform: &PlatformAddresses, invoice_id: String, token: String) -> Result<(), ClientError> {
+    let request = GetInvoiceRequest { invoice_id, token };
+    let answer = queries(platform).await?.client().get_invoice(timed(request)).await?.into_inner();
+    let Some(winner) = answer.invoice.and_then(|invoice| invoice.winning_bid) else { return Ok(()) };
+    until(platform, winner.bid_id, String::new(), |status| match status {
+        BidStatus::Committed | BidStatus::Released => true,
+        BidStatus::Placed | BidStatus::Rejected | BidStatus::Won | BidStatus::Unspecified => false,
+    })
+    .await
+    .map(|_bid| ())
+}
+
+async fn until(
+    platform: &PlatformAddresses,
+    bid_id: String,
+    token: String,
+    done: impl Fn(BidStatus) -> bool,
+) -> Result<Bid, ClientError> {
     let mut queries = queries(platform).await?.client();
     let mut looks = 0;
     loop {
         let request = GetBidRequest { bid_id: bid_id.clone(), token: token.clone() };
         let bid = queries.get_bid(timed(request)).await?.into_inner().bid.unwrap_or_default();
-        if bid.status() != BidStatus::Placed || looks == LOOKS {
+        if done(bid.status()) || looks == LOOKS {
             return Ok(bid);
         }
         looks += 1;
