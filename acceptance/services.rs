@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tokio_stream::StreamExt as _;
+use futures_util::StreamExt as _;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
@@ -65,7 +65,7 @@ async fn list_v1(channel: Channel) -> BTreeSet<String> {
     let message_request = Some(MessageRequest::ListServices(String::new()));
     let request = v1::ServerReflectionRequest { host: String::new(), message_request };
     let mut answers = client
-        .server_reflection_info(Request::new(tokio_stream::iter([request])))
+        .server_reflection_info(Request::new(futures_util::stream::iter([request])))
         .await
         .unwrap()
         .into_inner();
@@ -84,7 +84,7 @@ async fn list_v1alpha(channel: Channel) -> BTreeSet<String> {
     let message_request = Some(MessageRequest::ListServices(String::new()));
     let request = v1alpha::ServerReflectionRequest { host: String::new(), message_request };
     let mut answers = client
-        .server_reflection_info(Request::new(tokio_stream::iter([request])))
+        .server_reflection_info(Request::new(futures_util::stream::iter([request])))
         .await
         .unwrap()
         .into_inner();
@@ -106,7 +106,7 @@ async fn each_port_describes_what_it_serves() {
         for symbol in own.iter().chain(&COMMON).chain(&["financing.v1.Money"]) {
             let message_request = Some(MessageRequest::FileContainingSymbol((*symbol).to_owned()));
             let request = v1::ServerReflectionRequest { host: String::new(), message_request };
-            let requests = Request::new(tokio_stream::iter([request]));
+            let requests = Request::new(futures_util::stream::iter([request]));
             let mut answers = client.server_reflection_info(requests).await.unwrap().into_inner();
             match answers.next().await.unwrap().unwrap().message_response {
                 Some(MessageResponse::FileDescriptorResponse(files)) => {

@@ -1,6 +1,6 @@
 //! SIGTERM: the platform stops taking work, finishes what it has, and ends; a second one ends it at once.
 
-use tokio_stream::StreamExt as _;
+use futures_util::StreamExt as _;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -112,7 +112,7 @@ fn half_sent_call(platform: &Platform) -> tokio::task::JoinHandle<()> {
         let codec = tonic_prost::ProstCodec::<SellInvoiceRequest, SellInvoiceResponse>::default();
         let path =
             tonic::codegen::http::uri::PathAndQuery::from_static("/financing.v1.CommandService/SellInvoice");
-        let never = tonic::Request::new(tokio_stream::pending());
+        let never = tonic::Request::new(futures_util::stream::pending());
         let answer = client.client_streaming(never, path, codec).await;
         assert!(answer.is_err());
     })
