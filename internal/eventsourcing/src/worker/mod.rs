@@ -68,7 +68,10 @@ pub struct Worker<M: Model, L, Q, R, E> {
     queue_created_at: Option<u64>,
     owned: BTreeMap<Partition, Owned<M>>,
     existing: HashSet<AggregateRef>,
-    rotation: Rotation,
+    /// Whose messages are read first, and whose batch has first pick. Two of them: taken from one, with an even number
+    /// of partitions, every second one would never be first in either.
+    reads: Rotation,
+    picks: Rotation,
 }
 
 impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<M, L, Q, R, E> {
@@ -93,7 +96,8 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
             queue_created_at: None,
             owned: BTreeMap::new(),
             existing: HashSet::new(),
-            rotation: Rotation::default(),
+            reads: Rotation::default(),
+            picks: Rotation::default(),
         }
     }
 
@@ -153,7 +157,7 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
         if after.is_empty() {
             return Ok(());
         }
-        let after = self.rotation.turn(after);
+        let after = self.reads.turn(after);
         let messages = self.queue.read(&after, self.limits.messages).await.map_err(PortError::trouble)?;
         let created_at = self.queue_created_at.unwrap_or_default();
         for message in messages {
@@ -170,17 +174,20 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
         let mut seen: HashMap<uuid::Uuid, Partition> = HashMap::new();
         let mut batches = Vec::new();
         let suspect = self.owned.iter().find(|(_, owned)| owned.is_suspect() && owned.pending() > 0);
-        let only = suspect.map(|(partition, _)| *partition);
-        for (partition, owned) in &mut self.owned {
-            if only.is_some_and(|only| only != *partition) {
-                continue;
-            }
-            let commands =
-                owned.cut(|command_id| *seen.entry(command_id).or_insert(*partition) == *partition);
+        let order = match suspect {
+            Some((partition, _)) => vec![*partition],
+            // Another partition has first pick every time: one whose ids come again elsewhere waits for a turn, not for ever.
+            None => self.picks.turn(self.owned.keys().copied().collect()),
+        };
+        for partition in order {
+            let Some(owned) = self.owned.get_mut(&partition) else { continue };
+            let commands = owned.cut(|command_id| *seen.entry(command_id).or_insert(partition) == partition);
             if !commands.is_empty() {
-                batches.push(Batch::new(*partition, *owned.row(), commands));
+                batches.push(Batch::new(partition, *owned.row(), commands));
             }
         }
+        // A store that locks rows is asked for them in one order, whoever asks.
+        batches.sort_by_key(|batch| batch.partition);
         batches
     }
 

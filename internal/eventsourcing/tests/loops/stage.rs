@@ -52,10 +52,15 @@ pub struct Part {
 
 impl Stage {
     pub fn new(seed: u64) -> Self {
+        Self::of(seed, PARTITIONS)
+    }
+
+    /// With another number of partitions.
+    pub fn of(seed: u64, partitions: u16) -> Self {
         let (stopper, stop) = Stop::new();
         Self {
             world: World::new(seed),
-            partitions: PartitionCount::new(PARTITIONS).unwrap(),
+            partitions: PartitionCount::new(partitions).unwrap(),
             log: MemoryLog::default(),
             queue: MemoryQueue::new(1),
             bus: MemoryBus::default(),

@@ -339,3 +339,19 @@ fn a_client_whose_reply_was_lost_is_answered_from_the_inbox() {
     assert_eq!(lost.load(Ordering::Relaxed), 2, "one reply was lost, the other one came");
     assert_eq!(stage.log.all_records().len(), 1);
 }
+
+#[test]
+fn a_partition_with_much_to_do_starves_nobody() {
+    // given an even number of partitions, a worker that reads one message at a time, and a long queue before a short one
+    let stage = Stage::of(14, 4);
+    for (partition, count) in [(1, 40), (2, 1)] {
+        for balance in 0..count {
+            let command = Command::Open { account: stage.id_in(partition), balance };
+            queue_in(&stage, partition, &[stage.envelope(&command).encode().unwrap()]);
+        }
+    }
+    let limits = WorkerLimits { batch: 1, messages: 1, ..WorkerLimits::default() };
+    let _worker = stage.worker("worker", limits);
+    stage.world.run_until(|| !outcomes(&stage, 2).is_empty(), STEPS).unwrap();
+    assert!(outcomes(&stage, 1).len() < 10, "{} before it", outcomes(&stage, 1).len());
+}

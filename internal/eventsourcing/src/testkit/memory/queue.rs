@@ -147,11 +147,8 @@ impl CommandQueue for MemoryQueue {
     async fn read(&self, after: &[(Partition, u64)], limit: usize) -> PortResult<Vec<QueuedMessage>> {
         let read = || {
             let state = lock(&self.state);
-            let mut messages: Vec<_> =
-                after.iter().flat_map(|(partition, after)| state.after(*partition, *after)).collect();
-            messages.sort_by_key(|message| message.message);
-            messages.truncate(limit);
-            Ok(messages)
+            let messages = after.iter().flat_map(|(partition, after)| state.after(*partition, *after));
+            Ok(messages.take(limit).collect())
         };
         self.way.call(Call::QueueRead, read).await
     }
