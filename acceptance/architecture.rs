@@ -6,8 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The modules of the root package, and the modules of it that each may import.
-const ARROWS: &[(&str, &[&str])] =
-    &[("api", &[]), ("readmodel", &[]), ("sqlite", &[]), ("runtime", &["api", "readmodel", "sqlite"])];
+const ARROWS: &[(&str, &[&str])] = &[
+    ("api", &[]),
+    ("readmodel", &[]),
+    ("sqlite", &[]),
+    ("postgres", &[]),
+    ("nats", &[]),
+    ("runtime", &["api", "readmodel", "sqlite", "postgres", "nats"]),
+];
 
 /// What the two crates may depend on: nothing that does I/O, tells the time or throws dice.
 const CRATES: &[(&str, &[&str])] = &[

@@ -7,12 +7,15 @@
 //! - [`api`]: the gRPC services, conversions, and the one mapping from errors to a status
 //! - [`readmodel`]: projections and queries
 //! - [`sqlite`]: the embedded adapters
+//! - [`postgres`], [`nats`]: the distributed adapters; adapters never import each other
 //! - [`runtime`]: configuration, composition, telemetry, shutdown
 //!
-//! Arrows: `cmd -> runtime -> {api, readmodel, sqlite} -> {domain, eventsourcing}`, `domain -> eventsourcing`;
+//! Arrows: `cmd -> runtime -> {api, readmodel, sqlite, postgres, nats} -> {domain, eventsourcing}`, `domain -> eventsourcing`;
 //! `acceptance/architecture.rs` fails on any other.
 
 pub mod api;
+pub mod nats;
+pub mod postgres;
 pub mod readmodel;
 pub mod runtime;
 pub mod sqlite;

@@ -12,9 +12,10 @@ use domain::refusal::Refusal;
 use eventsourcing::assignment::Assignment;
 use eventsourcing::environment::{Environment as _, Stop, Stopper};
 use eventsourcing::model::{AggregateRef, Model as _};
-use eventsourcing::partition::{LogPosition, Partition, PartitionCount, Version};
+use eventsourcing::partition::{Deployment, LogPosition, Partition, PartitionCount, Version};
 use eventsourcing::ports::{
     Commit, EventBus as _, EventLog as _, PartitionCommit, PartitionRow, Publication, QueuePosition,
+    ReadModelSchema,
 };
 use eventsourcing::projector::Projector;
 use eventsourcing::record::{
@@ -25,7 +26,7 @@ use invoice_financing::api::server::{Limits, Sources, serve_queries};
 use invoice_financing::readmodel::{FinancingProjection, ReadModelQueries, tables};
 use invoice_financing::runtime::environment::SystemEnvironment;
 use invoice_financing::sqlite::{
-    Access, Deployment, DirectoryLock, PlatformStore, ReadModelSchema, SqliteBus, SqliteLog, SqliteReadModels,
+    Access, DirectoryLock, PlatformStore, SqliteBus, SqliteLog, SqliteReadModels,
 };
 use tempfile::TempDir;
 use tokio::net::TcpListener;

@@ -14,8 +14,9 @@ use eventsourcing::assignment::Assignment;
 use eventsourcing::desk::Desk;
 use eventsourcing::environment::{Doorbell, Environment as _, Stop};
 use eventsourcing::listener::{Intake, Listener, ListenerLimits};
-use eventsourcing::partition::{Partition, PartitionCount};
+use eventsourcing::partition::{Deployment, Partition, PartitionCount};
 use eventsourcing::policy::PolicyRunner;
+use eventsourcing::ports::ReadModelSchema;
 use eventsourcing::projector::{Projector, prove};
 use eventsourcing::relayer::Relayer;
 use eventsourcing::worker::{Worker, WorkerLimits};
@@ -23,7 +24,7 @@ use tokio::net::TcpListener;
 
 use crate::api::server::{Limits, Sources, serve_commands, serve_queries};
 use crate::readmodel::{FinancingProjection, ReadModelQueries, tables};
-use crate::sqlite::{Access, Deployment, DirectoryLock, PlatformStore, ReadModelSchema, SqliteReadModels};
+use crate::sqlite::{Access, DirectoryLock, PlatformStore, SqliteReadModels};
 
 use super::config::EmbeddedSettings;
 use super::environment::SystemEnvironment;

@@ -46,6 +46,13 @@ static TAKE_OVER: Many = Many::new(
      RETURNING partition, epoch, head, queue_created_at, queue_message, queue_first, queue_index",
 );
 
+static FORGET_QUEUE: Many = Many::new(
+    "UPDATE partitions SET epoch = epoch + 1, queue_created_at = NULL, queue_message = NULL, queue_first = NULL, \
+     queue_index = NULL FROM (VALUES ",
+    1,
+    ") AS v WHERE partitions.partition = v.column1",
+);
+
 /// The event log, and the policies' checkpoints.
 #[derive(Clone)]
 pub struct SqliteLog(pub(super) Arc<Shared>);
@@ -78,6 +85,10 @@ impl EventLog for SqliteLog {
 
     async fn read(&self, after: &[(Partition, Sequence)], limit: usize) -> PortResult<Vec<Arc<Record>>> {
         read(&self.0, &self.0.readers, after, limit, End::Head).await
+    }
+
+    async fn forget_queue(&self, partitions: &[Partition]) -> PortResult<()> {
+        self.0.writer.submit(ForgetQueue(partitions.to_vec())).await
     }
 }
 
@@ -165,6 +176,21 @@ impl Job for TakeOver {
             .fetch(connection, &self.0, |values, partition| values.count(u64::from(partition.index())))
             .await?;
         in_order(&self.0, &rows)
+    }
+
+    fn committed(&self, _answer: &Self::Answer) {}
+}
+
+struct ForgetQueue(Vec<Partition>);
+
+impl Job for ForgetQueue {
+    type Answer = ();
+
+    async fn run(&self, connection: &mut SqliteConnection) -> PortResult<Self::Answer> {
+        FORGET_QUEUE
+            .execute(connection, &self.0, |values, partition| values.count(u64::from(partition.index())))
+            .await?;
+        Ok(())
     }
 
     fn committed(&self, _answer: &Self::Answer) {}

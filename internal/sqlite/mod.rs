@@ -40,6 +40,6 @@ pub use bus::SqliteBus;
 pub use error::OpenError;
 pub use lock::DirectoryLock;
 pub use log::SqliteLog;
-pub use platform::{Access, Deployment, PlatformStore, Signals};
+pub use platform::{Access, PlatformStore, Signals};
 pub use queue::SqliteQueue;
-pub use readmodels::{ReadModelSchema, SqliteReadModels};
+pub use readmodels::SqliteReadModels;

@@ -7,11 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use eventsourcing::environment::Doorbells;
-use eventsourcing::partition::PartitionCount;
+use eventsourcing::partition::Deployment;
 use eventsourcing::ports::{PortError, PortResult};
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{Sqlite, SqlitePool};
-use uuid::Uuid;
 
 use super::bus::{For, SqliteBus};
 use super::connect;
@@ -27,17 +26,6 @@ use super::writer::Writer;
 const FILE: &str = "platform.db";
 /// Bytes of commands without an outcome that the queue takes at most, unless told otherwise.
 const QUEUE_BYTES: u64 = 256 * 1024 * 1024;
-
-/// What is fixed when a deployment is created.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Deployment {
-    /// Its id.
-    pub id: Uuid,
-    /// How many partitions it has.
-    pub partitions: PartitionCount,
-    /// When it was created, in microseconds since the Unix epoch.
-    pub created_at: u64,
-}
 
 /// Who else may write the file.
 #[derive(Debug)]

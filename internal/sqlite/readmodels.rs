@@ -9,16 +9,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use eventsourcing::environment::Doorbells;
-use eventsourcing::partition::{Partition, Sequence};
+use eventsourcing::partition::{Deployment, Partition, Sequence};
 use eventsourcing::ports::{
-    Column, ColumnType, PortResult, Projected, ProjectionStep, ReadModels, Row, RowQuery, Table, Test, Value,
+    Column, ColumnType, PortResult, Projected, ProjectionStep, ReadModelSchema, ReadModels, Row, RowQuery,
+    Table, Test, Value,
 };
 use sqlx::sqlite::{SqliteConnection, SqlitePool, SqliteRow};
 
 use super::connect;
 use super::error::{OpenError, port_error};
 use super::log::partition;
-use super::platform::Deployment;
 use super::schema;
 use super::sql::{Many, Values, count, get, rounds, rows, uuid};
 use super::upsert::{Upserts, bind, column, table};
@@ -42,50 +42,6 @@ static ADVANCE: Many = Many::new(
     ") AS v WHERE checkpoints.partition = v.column1 AND checkpoints.sequence = v.column2 RETURNING partition",
 );
 
-/// The tables that a file of read models has.
-#[derive(Debug, Clone, Copy)]
-pub struct ReadModelSchema {
-    /// Grows whenever the projection or a table changes: then the file is to be made anew.
-    pub version: u32,
-    /// The tables.
-    pub tables: &'static [Table],
-}
-
-impl ReadModelSchema {
-    /// What a file says of its tables: it must be the same to be opened.
-    fn describe(&self) -> String {
-        let mut text = format!("readmodels-{}", self.version);
-        for table in self.tables {
-            // Writing to a String does not fail.
-            let _written = write!(text, " {}(", table.name);
-            for (index, column) in table.columns.iter().enumerate() {
-                let (comma, indexed) =
-                    (if index == 0 { "" } else { "," }, if column.indexed { "*" } else { "" });
-                let _written = write!(text, "{comma}{} {}{indexed}", column.name, sql_type(column));
-            }
-            text.push(')');
-        }
-        text
-    }
-
-    fn create(&self) -> String {
-        let mut sql = "CREATE TABLE checkpoints (partition INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, \
-            record_id BLOB) STRICT;"
-            .to_owned();
-        for Table { name, columns } in self.tables {
-            let _written = write!(sql, "\nCREATE TABLE {name} (key BLOB PRIMARY KEY");
-            for column in *columns {
-                let _written = write!(sql, ", {} {}", column.name, sql_type(column));
-            }
-            sql.push_str(") STRICT, WITHOUT ROWID;");
-            for Column { name: column, .. } in columns.iter().filter(|column| column.indexed) {
-                let _written = write!(sql, "\nCREATE INDEX {name}_by_{column} ON {name} ({column}, key);");
-            }
-        }
-        sql
-    }
-}
-
 const fn sql_type(column: &Column) -> &'static str {
     match column.kind {
         ColumnType::Integer => "INTEGER",
@@ -100,6 +56,38 @@ struct Shared {
     tables: &'static [Table],
     upserts: Upserts,
     projected: Doorbells,
+}
+
+/// What a file says of its tables: it must be the same to be opened.
+fn describe(models: &ReadModelSchema) -> String {
+    let mut text = format!("readmodels-{}", models.version);
+    for table in models.tables {
+        // Writing to a String does not fail.
+        let _written = write!(text, " {}(", table.name);
+        for (index, column) in table.columns.iter().enumerate() {
+            let (comma, indexed) = (if index == 0 { "" } else { "," }, if column.indexed { "*" } else { "" });
+            let _written = write!(text, "{comma}{} {}{indexed}", column.name, sql_type(column));
+        }
+        text.push(')');
+    }
+    text
+}
+
+fn create(models: &ReadModelSchema) -> String {
+    let mut sql = "CREATE TABLE checkpoints (partition INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, \
+        record_id BLOB) STRICT;"
+        .to_owned();
+    for Table { name, columns } in models.tables {
+        let _written = write!(sql, "\nCREATE TABLE {name} (key BLOB PRIMARY KEY");
+        for column in *columns {
+            let _written = write!(sql, ", {} {}", column.name, sql_type(column));
+        }
+        sql.push_str(") STRICT, WITHOUT ROWID;");
+        for Column { name: column, .. } in columns.iter().filter(|column| column.indexed) {
+            let _written = write!(sql, "\nCREATE INDEX {name}_by_{column} ON {name} ({column}, key);");
+        }
+    }
+    sql
 }
 
 /// The read models of one file.
@@ -125,7 +113,7 @@ impl SqliteReadModels {
         }
         let mut connection = connect::writer(path).await?;
         let meta =
-            schema::prepare(path, &mut connection, &models.describe(), deployment, &models.create()).await?;
+            schema::prepare(path, &mut connection, &describe(&models), deployment, &create(&models)).await?;
         let stored = meta.get("deployment_id").cloned().unwrap_or_default();
         if stored != deployment.id.to_string() {
             return Err(OpenError::Deployment { path: path.to_owned(), stored, asked: deployment.id });

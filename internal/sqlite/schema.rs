@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use eventsourcing::partition::Deployment;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Executor as _, Row as _};
 use uuid::Uuid;
 
 use super::connect::store;
 use super::error::OpenError;
-use super::platform::Deployment;
 
 /// The version of these tables.
 const SCHEMA: &str = "platform-1";

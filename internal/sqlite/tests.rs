@@ -13,10 +13,10 @@ use std::task::{Context, Poll, Waker};
 
 use eventsourcing::command::Bundle;
 use eventsourcing::environment::Doorbells;
-use eventsourcing::partition::{Partition, PartitionCount, Sequence};
+use eventsourcing::partition::{Deployment, Partition, PartitionCount, Sequence};
 use eventsourcing::ports::{
     CheckpointMove, Checkpoints, CommandQueue as _, Commit, EventBus as _, EventLog, LoadRequest, PortError,
-    PortResult, ProjectionStep, Publication, ReadModels as _, RowChange, Value,
+    PortResult, ProjectionStep, Publication, ReadModelSchema, ReadModels as _, RowChange, Value,
 };
 use eventsourcing::record::Record;
 use eventsourcing::testkit::contract;
@@ -31,7 +31,7 @@ use uuid::Uuid;
 use super::connect;
 use super::sql::{Many, count, rows};
 use super::writer::{Job, Writer};
-use super::{Access, Deployment, DirectoryLock, OpenError, PlatformStore, ReadModelSchema, SqliteReadModels};
+use super::{Access, DirectoryLock, OpenError, PlatformStore, SqliteReadModels};
 
 const DEPLOYMENT: Deployment =
     Deployment { id: Uuid::from_u128(7), partitions: PartitionCount::DEFAULT, created_at: 1_000 };

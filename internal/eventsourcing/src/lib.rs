@@ -11,6 +11,7 @@
 //! - [`ports`]: the small traits behind which stores, queues and buses live
 //! - [`environment`]: clock, randomness, wake-ups and stop signals, all of them parameters
 //! - [`assignment`]: which partitions a loop owns
+//! - [`membership`]: who owns which partition, where several processes share the work
 //! - [`turn`]: the one loop shape; retries in place, backoff, stop
 //! - [`desk`]: where those sit who wait for an outcome
 //! - [`listener`], [`worker`], [`relayer`], [`policy`], [`projector`]: the five loops
@@ -23,6 +24,7 @@ pub mod command;
 pub mod desk;
 pub mod environment;
 pub mod listener;
+pub mod membership;
 pub mod model;
 pub mod outcome;
 pub mod partition;

@@ -56,6 +56,17 @@ impl PartitionCount {
     }
 }
 
+/// What is fixed when a deployment is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deployment {
+    /// Its id.
+    pub id: Uuid,
+    /// How many partitions it has.
+    pub partitions: PartitionCount,
+    /// When it was created, in microseconds since the Unix epoch.
+    pub created_at: u64,
+}
+
 impl fmt::Display for PartitionCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -13,7 +14,7 @@ use uuid::Uuid;
 use crate::command::Bundle;
 use crate::model::{AggregateRef, EncodedSnapshot};
 use crate::outcome::{Fingerprint, Outcome, Reply};
-use crate::partition::{Epoch, Partition, Sequence, Version};
+use crate::partition::{Epoch, Partition, PartitionCount, Sequence, Version};
 use crate::record::Record;
 use crate::turn::Trouble;
 
@@ -257,6 +258,10 @@ pub trait EventLog: Send + Sync + 'static {
     /// [`PortError::Broken`]. After [`PortError::Unavailable`] nothing is known.
     fn commit(&self, parts: Vec<PartitionCommit>) -> impl Future<Output = PortResult<Vec<Commit>>> + Send;
 
+    /// Forgets how far the queue has been worked off, and raises the epochs, so that no owner goes on from what it
+    /// remembers. The next owner begins with the queue's first message; the inbox knows what has an outcome already.
+    fn forget_queue(&self, partitions: &[Partition]) -> impl Future<Output = PortResult<()>> + Send;
+
     /// Committed records after the given sequences, at most `limit` in all, in order within each partition. The
     /// partitions are served in the order of the request: a caller with a limit rotates it.
     fn read(
@@ -292,6 +297,126 @@ pub struct CheckpointMove {
     pub from: Sequence,
     /// Where it goes.
     pub to: Sequence,
+}
+
+// ------------------------------------------------------------------------------------------ ownership
+
+/// What a partition has one owner of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Turns commands into facts.
+    Worker,
+    /// Carries the log to the bus.
+    Relayer,
+    /// Reacts to facts with commands.
+    Policies,
+    /// Folds facts into read models.
+    Projector,
+    /// Turns another context's events into commands. It knows no partitions: there is one to own, the first.
+    Importer,
+}
+
+impl Role {
+    /// Its name in stores, logs and messages.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Relayer => "relayer",
+            Self::Policies => "policies",
+            Self::Projector => "projector",
+            Self::Importer => "importer",
+        }
+    }
+}
+
+/// Who tries which partition. A lease is no right to write: that is what epochs and compare-and-set are for. It only
+/// keeps two owners from getting in each other's way, by the store's clock and nobody else's.
+pub trait Leases: Send + Sync + 'static {
+    /// Says that the member lives, for `term` from now; forgets members whose term is over; evens out with
+    /// [`spread`](crate::membership::spread) and answers with what the member holds now, in order.
+    fn renew(
+        &self,
+        role: Role,
+        member: Uuid,
+        partitions: PartitionCount,
+        term: Duration,
+    ) -> impl Future<Output = PortResult<Vec<Partition>>> + Send;
+
+    /// Gives everything up at once, so that nobody has to wait for the term's end.
+    fn leave(&self, role: Role, member: Uuid) -> impl Future<Output = PortResult<()>> + Send;
+}
+
+// ---------------------------------------------------------------------------------------- integration
+
+/// A message of another context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignMessage {
+    /// Its number: growing, not gap-free.
+    pub message: u64,
+    /// What it was published under.
+    pub subject: String,
+    /// What it says: whatever somebody has sent.
+    pub payload: Arc<[u8]>,
+}
+
+/// Where an importer stands in another context's stream: the last message that was dealt with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForeignPosition {
+    /// When the stream was created, in microseconds since the Unix epoch: another stream is another context.
+    pub created_at: u64,
+    /// The message.
+    pub message: u64,
+    /// Of the message's payload: the same number with another content is another stream, too.
+    pub fingerprint: Fingerprint,
+}
+
+/// Another context's events: ordered, and read from a position that the reader stores itself.
+pub trait ForeignEvents: Send + Sync + 'static {
+    /// When the stream was created, in microseconds since the Unix epoch.
+    fn created_at(&self) -> impl Future<Output = PortResult<u64>> + Send;
+
+    /// The message with this number, where the stream (still) has it.
+    fn message(&self, message: u64) -> impl Future<Output = PortResult<Option<ForeignMessage>>> + Send;
+
+    /// Messages after the given number (0: from the beginning), at most `limit`, in order.
+    fn read(&self, after: u64, limit: usize) -> impl Future<Output = PortResult<Vec<ForeignMessage>>> + Send;
+}
+
+/// How far other contexts' streams are imported: it lives with the event log.
+pub trait ForeignPositions: Send + Sync + 'static {
+    /// How far a reader has come; `None` where it has not begun.
+    fn position(&self, reader: &str) -> impl Future<Output = PortResult<Option<ForeignPosition>>> + Send;
+
+    /// Moves a reader by compare-and-set; to `None`, it begins anew. `false`: it was not where it is remembered.
+    fn advance(
+        &self,
+        reader: &str,
+        from: Option<ForeignPosition>,
+        to: Option<ForeignPosition>,
+    ) -> impl Future<Output = PortResult<bool>> + Send;
+}
+
+/// What nobody could do anything with, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeadLetter {
+    /// A command that can never succeed: its CommandDead record.
+    Command(Arc<Record>),
+    /// A message of another context that is malformed.
+    Foreign {
+        /// Where it stands.
+        position: ForeignPosition,
+        /// The message.
+        message: ForeignMessage,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Where dead letters are kept. Keeping the same one again is keeping it once.
+pub trait DeadLetters: Send + Sync + 'static {
+    /// Keeps them durably: they are on disk when the answer is `Ok`.
+    fn keep(&self, letters: Vec<DeadLetter>) -> impl Future<Output = PortResult<()>> + Send;
 }
 
 // ------------------------------------------------------------------------------------------------ bus
@@ -367,6 +492,15 @@ pub struct Table {
     pub name: &'static str,
     /// Its columns, beside the key.
     pub columns: &'static [Column],
+}
+
+/// The tables that a store of read models has.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadModelSchema {
+    /// Grows whenever the projection or a table changes: then the store is to be made anew.
+    pub version: u32,
+    /// The tables.
+    pub tables: &'static [Table],
 }
 
 /// The value in a column.

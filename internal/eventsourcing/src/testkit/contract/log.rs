@@ -25,6 +25,7 @@ where
     one_fenced_part_does_not_stop_another(make().await).await;
     a_takeover_fences_the_owner_before(make().await).await;
     a_fenced_part_conflicts_with_nothing(make().await).await;
+    a_forgotten_queue_fences_its_owner_and_is_begun_anew(make().await).await;
     a_command_has_one_outcome_over_all_partitions(make().await).await;
     a_version_is_written_once(make().await).await;
     load::suite(&make).await;
@@ -105,6 +106,23 @@ async fn a_commit_moves_the_row<L: EventLog>(log: L) {
     assert_eq!(row(&log, one).await.position, Some(index.position), "a position is kept as it is");
     let third: Vec<_> = index.records.into_iter().map(Arc::new).collect();
     assert_eq!(read_all(&log, one).await, [first, second, third].concat());
+}
+
+async fn a_forgotten_queue_fences_its_owner_and_is_begun_anew<L: EventLog>(log: L) {
+    let (one, two) = (partition(1), partition(2));
+    let mut owner = Owner::take_over(&log, one).await;
+    owner.write(&log, owner.facts(&aggregate(one, 0), 1, 2)).await;
+    let mut other = Owner::take_over(&log, two).await;
+    other.write(&log, other.facts(&aggregate(two, 0), 1, 1)).await;
+    assert_eq!(log.forget_queue(&[one]).await, Ok(()));
+    assert_eq!(log.forget_queue(&[]).await, Ok(()));
+    let forgotten = row(&log, one).await;
+    assert_eq!((forgotten.head, forgotten.position), (Sequence::new(2), None), "the facts stay");
+    assert!(forgotten.epoch > owner.row.epoch);
+    assert_eq!(row(&log, two).await, other.row, "other partitions stay as they are");
+    fenced(&log, owner.part(owner.facts(&aggregate(one, 0), 3, 1))).await;
+    let mut successor = Owner::take_over(&log, one).await;
+    successor.write(&log, successor.facts(&aggregate(one, 0), 3, 1)).await;
 }
 
 /// The row with one thing about it changed, in every way.

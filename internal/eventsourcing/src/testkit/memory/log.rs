@@ -207,6 +207,19 @@ impl EventLog for MemoryLog {
         };
         self.way.call(Call::LogRead, read).await
     }
+
+    async fn forget_queue(&self, partitions: &[Partition]) -> PortResult<()> {
+        let forget = || {
+            let mut state = lock(&self.state);
+            for partition in partitions {
+                let row = state.row(*partition);
+                let row = PartitionRow { epoch: row.epoch.next(), position: None, ..row };
+                state.rows.insert(*partition, row);
+            }
+            Ok(())
+        };
+        self.way.call(Call::LogForgetQueue, forget).await
+    }
 }
 
 /// [`Checkpoints`] in memory, in the store of a [`MemoryLog`].

@@ -46,6 +46,7 @@ pub enum Call {
     LogLoad,
     LogCommit,
     LogRead,
+    LogForgetQueue,
     CheckpointsLoad,
     CheckpointsAdvance,
     BusTails,
@@ -67,6 +68,7 @@ impl Call {
             | Self::QueuePurge
             | Self::LogTakeOver
             | Self::LogCommit
+            | Self::LogForgetQueue
             | Self::CheckpointsAdvance
             | Self::BusPublish
             | Self::ModelsApply

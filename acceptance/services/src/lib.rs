@@ -1,0 +1,1 @@
+//! PostgreSQL and NATS for tests, started by the project's own scripts.
