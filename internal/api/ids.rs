@@ -3,6 +3,7 @@
 //! The rule this module protects: with a `request_id`, a repeat of the request gets the same ids, so that it is the same
 //! command; without one, no two requests share any.
 
+use domain::integration::command_id;
 use eventsourcing::environment::Environment;
 use uuid::Uuid;
 
@@ -33,13 +34,10 @@ pub(crate) fn id<E: Environment>(environment: &E, request_id: Option<Uuid>, kind
     request_id.map_or_else(|| environment.uuid(), |request_id| Uuid::new_v5(&request_id, kind.name()))
 }
 
-/// The id of the command that follows from an integration event: a UUIDv5 of the event's id and of what it says.
-///
-/// Whoever knows an event's id cannot take its command's id away by using it for a request. And an event that comes again
-/// with other content is another command: the domain refuses it, where a repeated id would hide it.
-pub(crate) fn of_event<E: Environment>(environment: &E, event_id: Option<Uuid>, content: &[u8]) -> Uuid {
-    let name = [b"event/", content].concat();
-    event_id.map_or_else(|| environment.uuid(), |event_id| Uuid::new_v5(&event_id, &name))
+/// The id of the command that follows from an integration event: the domain's [`command_id`] of the event's id where it has
+/// one, else a new one.
+pub(crate) fn of_event<E: Environment>(environment: &E, event_id: Option<Uuid>, command: &[u8]) -> Uuid {
+    event_id.map_or_else(|| environment.uuid(), |event_id| command_id(event_id, command))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tonic::{Request, Response, Status};
 
 use domain::financing::Financing;
-use domain::integration::{IntegrationEvent, InvestorRegistered, IssuerRegistered};
+use domain::integration::{ACTOR, IntegrationEvent, InvestorRegistered, IssuerRegistered};
 use eventsourcing::command::Envelope;
 use eventsourcing::environment::Environment;
 use eventsourcing::listener::Intake;
@@ -23,9 +23,6 @@ use super::status::Failure;
 
 /// The most events of one call.
 const MOST_EVENTS: usize = 1000;
-
-/// Who sends the commands that follow from these events.
-const ACTOR: &str = "registering";
 
 /// The service, in front of an intake.
 #[derive(Clone)]

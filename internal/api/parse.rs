@@ -13,6 +13,7 @@ use uuid::Uuid;
 use domain::money::{Amount, Money, MoneyError};
 use domain::name::Name;
 use domain::views::{BidStatus, InvoiceStatus, Page};
+use eventsourcing::command::is_traceparent;
 use eventsourcing::partition::{LogPosition, Partition, PartitionCount, Sequence};
 
 use super::deadline::LONGEST_WAIT;
@@ -289,19 +290,7 @@ impl Fields {
 /// refuse a command.
 pub(crate) fn traceparent(metadata: &MetadataMap) -> Option<String> {
     let text = metadata.get("traceparent")?.to_str().ok()?;
-    let parts: Vec<&str> = text.split('-').collect();
-    let [version, trace, parent, flags] = parts.as_slice() else {
-        return None;
-    };
-    let hex = |part: &str, length: usize| {
-        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let named = |part: &str| part.bytes().any(|byte| byte != b'0');
-    let well_formed = *version == "00"
-        && (hex(trace, 32) && named(trace))
-        && (hex(parent, 16) && named(parent))
-        && hex(flags, 2);
-    well_formed.then(|| text.to_owned())
+    is_traceparent(text).then(|| text.to_owned())
 }
 
 /// Stores count with signed numbers.

@@ -1,4 +1,4 @@
-//! The two servers.
+//! The servers: of commands, of queries, and of nothing but health.
 //!
 //! The rule this module protects: a server takes a listener that is bound already, bounds whatever a client can make it
 //! hold (connections, messages, headers, streams, calls), and stops within its grace whatever its clients do.
@@ -165,6 +165,21 @@ pub async fn serve_queries<E: Environment, Q: Queries, B: EventBus>(
     .max_decoding_message_size(MAX_REQUEST_BYTES);
     let router = common(QUERY_SERVICES, limits, &stop)?.add_service(queries);
     until_stopped(router, listener, environment, limits, stop).await
+}
+
+/// Serves nothing but health and reflection on a bound listener until it is told to stop: for a process that takes no
+/// requests.
+///
+/// # Errors
+///
+/// See [`ServeError`].
+pub async fn serve_health<E: Environment>(
+    listener: TcpListener,
+    environment: E,
+    limits: Limits,
+    stop: Stop,
+) -> Result<(), ServeError> {
+    until_stopped(common(&[], limits, &stop)?, listener, environment, limits, stop).await
 }
 
 fn calls<E: Environment>(environment: &E, limits: Limits, stop: &Stop) -> Calls<E> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use domain::financing::Financing;
 use domain::saga::Saga;
 use eventsourcing::assignment::Assignment;
+use eventsourcing::deadletters::InTheLog;
 use eventsourcing::desk::Desk;
 use eventsourcing::environment::{Doorbell, Environment as _, Stop};
 use eventsourcing::listener::{Intake, Listener, ListenerLimits};
@@ -29,7 +30,7 @@ use crate::sqlite::{Access, DirectoryLock, PlatformStore, SqliteReadModels};
 use super::config::EmbeddedSettings;
 use super::environment::SystemEnvironment;
 use super::signals::Signals;
-use super::supervise::Parts;
+use super::supervise::{Parts, Process};
 
 /// How often the relayer looks, also when nobody woke it.
 const RELAY_POLL: Duration = Duration::from_millis(100);
@@ -49,47 +50,30 @@ const POLICIES: &str = "policies";
 ///
 /// When it cannot start, or a part has died.
 pub async fn run(settings: EmbeddedSettings) -> Result<(), String> {
-    let mut signals = Signals::listen().map_err(text)?;
+    let signals = Signals::listen().map_err(text)?;
     let lock = DirectoryLock::acquire(&settings.data_dir).map_err(text)?;
     let command_listener = bind(settings.command_addr, "--command-addr").await?;
     let query_listener = bind(settings.query_addr, "--query-addr").await?;
     let stores = Stores::open(&settings.data_dir, lock, settings.partitions).await?;
 
-    let (loops_stopper, loops_stop) = Stop::new();
-    let (intake_stopper, intake_stop) = Stop::new();
-    let mut loops = Parts::default();
-    let intake = stores.start_loops(&mut loops, &loops_stop);
+    let mut process = Process::default();
+    let loops_stop = process.loops_stop();
+    let intake = stores.start_loops(&mut process.loops, &loops_stop);
 
     announce(&settings, &command_listener, &query_listener)?;
     let limits = Limits { grace: settings.grace_seconds, ..Limits::default() };
-    let mut servers = Parts::default();
-    let (stop, sources) = (intake_stop.clone(), stores.sources());
-    servers.start("command server", async move {
+    let (stop, sources) = (process.intake_stop(), stores.sources());
+    process.servers.start("command server", async move {
         serve_commands(command_listener, intake, SystemEnvironment, limits, stop).await.map_err(text)
     });
-    servers.start("query server", async move {
-        serve_queries(query_listener, sources, SystemEnvironment, limits, intake_stop).await.map_err(text)
+    let stop = process.intake_stop();
+    process.servers.start("query server", async move {
+        serve_queries(query_listener, sources, SystemEnvironment, limits, stop).await.map_err(text)
     });
 
-    let death = tokio::select! {
-        biased;
-        reason = loops.death() => Some(reason),
-        reason = servers.death() => Some(reason),
-        reason = stores.death() => Some(reason),
-        _ = signals.next() => None,
-    };
-    signals.abort_at_the_next();
-    tracing::info!("stopping");
-    intake_stopper.stop();
-    let served = match &death {
-        None => servers.ended().await,
-        // Half a platform finishes nothing: what was accepted is on disk, and goes on with the next start.
-        Some(_) => Ok(()),
-    };
-    loops_stopper.stop();
-    let looped = loops.ended().await;
+    let ended = process.run(signals, stores.death()).await;
     stores.close().await;
-    death.map_or(Ok(()), Err).and(served).and(looped)?;
+    ended?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -163,8 +147,16 @@ impl Stores {
         parts.guard("relayer", assignment);
 
         let assignment = everything();
-        let policies: PolicyRunner<Financing, _, _, _, _> =
-            PolicyRunner::new(Saga, POLICIES, bus.clone(), queue, log, partitions, assignment.clone());
+        let policies: PolicyRunner<Financing, _, _, _, _, _> = PolicyRunner::new(
+            Saga,
+            POLICIES,
+            bus.clone(),
+            queue,
+            log,
+            InTheLog,
+            partitions,
+            assignment.clone(),
+        );
         parts.start_loop(policies, signals.relayed.hang(), POLL, stop.clone());
         parts.guard("policies", assignment);
 

@@ -7,11 +7,81 @@ use std::future::Future;
 use std::time::Duration;
 
 use eventsourcing::assignment::Assignment;
-use eventsourcing::environment::{Doorbell, Stop};
+use eventsourcing::environment::{Doorbell, Stop, Stopper};
 use eventsourcing::turn::{Halted, Turn, drive};
 use tokio::task::JoinSet;
 
 use super::environment::SystemEnvironment;
+use super::signals::Signals;
+
+/// A process: loops, and servers in front of them.
+pub struct Process {
+    /// The loops.
+    pub loops: Parts,
+    /// The servers.
+    pub servers: Parts,
+    stoppers: (Stopper, Stopper),
+    stops: (Stop, Stop),
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        let (loops_stopper, loops_stop) = Stop::new();
+        let (intake_stopper, intake_stop) = Stop::new();
+        Self {
+            loops: Parts::default(),
+            servers: Parts::default(),
+            stoppers: (loops_stopper, intake_stopper),
+            stops: (loops_stop, intake_stop),
+        }
+    }
+}
+
+impl Process {
+    /// Given to the loops, after the servers have ended.
+    #[must_use]
+    pub fn loops_stop(&self) -> Stop {
+        self.stops.0.clone()
+    }
+
+    /// Given to the servers, first of all.
+    #[must_use]
+    pub fn intake_stop(&self) -> Stop {
+        self.stops.1.clone()
+    }
+
+    /// Runs until a signal asks for a stop, or something dies: a part, or what `store_death` waits for. Intake stops first and
+    /// the loops last, so that whatever a client was told is accepted is worked on until the end.
+    ///
+    /// # Errors
+    ///
+    /// What died.
+    pub async fn run(
+        self,
+        mut signals: Signals,
+        store_death: impl Future<Output = String>,
+    ) -> Result<(), String> {
+        let Self { mut loops, mut servers, stoppers: (loops_stopper, intake_stopper), stops: _ } = self;
+        let death = tokio::select! {
+            biased;
+            reason = loops.death() => Some(reason),
+            reason = servers.death() => Some(reason),
+            reason = store_death => Some(reason),
+            _ = signals.next() => None,
+        };
+        signals.abort_at_the_next();
+        tracing::info!("stopping");
+        intake_stopper.stop();
+        let served = match &death {
+            None => servers.ended().await,
+            // Half a platform finishes nothing: what was accepted is on disk, and goes on with the next start.
+            Some(_) => Ok(()),
+        };
+        loops_stopper.stop();
+        let looped = loops.ended().await;
+        death.map_or(Ok(()), Err).and(served).and(looped)
+    }
+}
 
 /// The parts of a process.
 #[derive(Default)]

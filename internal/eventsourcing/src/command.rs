@@ -80,6 +80,21 @@ impl Envelope {
     }
 }
 
+/// Whether the text is a trace context in the form that the W3C gave it, version 00.
+#[must_use]
+pub fn is_traceparent(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    let [version, trace, parent, flags] = parts.as_slice() else { return false };
+    let hex = |part: &str, length: usize| {
+        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let named = |part: &str| part.bytes().any(|byte| byte != b'0');
+    *version == "00"
+        && (hex(trace, 32) && named(trace))
+        && (hex(parent, 16) && named(parent))
+        && hex(flags, 2)
+}
+
 /// One queue message: one or more commands of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bundle {

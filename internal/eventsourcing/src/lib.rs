@@ -15,14 +15,19 @@
 //! - [`turn`]: the one loop shape; retries in place, backoff, stop
 //! - [`desk`]: where those sit who wait for an outcome
 //! - [`listener`], [`worker`], [`relayer`], [`policy`], [`projector`]: the five loops
-//! - [`queue`]: how a reader proves that the queue in front of it is the one it remembers
+//! - [`importer`]: a sixth, beside them: what other contexts say, as commands
+//! - [`queue`]: how a reader proves that the queue in front of it is the one it remembers, and how a person accepts another
+//! - [`deadletters`]: where dead letters are kept that need no place of their own
 //! - `testkit` (feature): in-memory ports, the contract suite, given/when/then scenarios
 
 pub mod assignment;
 pub mod cloudevent;
 pub mod command;
+mod consequences;
+pub mod deadletters;
 pub mod desk;
 pub mod environment;
+pub mod importer;
 pub mod listener;
 pub mod membership;
 pub mod model;

@@ -21,6 +21,9 @@ impl PartitionCount {
         None => Self(NonZeroU16::MIN),
     };
 
+    /// One: of what cannot be shared.
+    pub const ONE: Self = Self(NonZeroU16::MIN);
+
     /// The most a deployment may have. Every partition costs a row, a stream and a cursor in every reader.
     pub const MAX: u16 = 1024;
 

@@ -1,19 +1,21 @@
 //! The policy runner: what follows from the facts, as commands.
 //!
 //! The rule this module protects: a checkpoint advances only after every command that follows from the facts before
-//! it is durably queued. A command's id derives from the policy's declared name and the record's id, so
-//! running over the same facts again, from wherever, does nothing twice.
+//! it is durably queued, and every command that died there is kept for people. A command's id derives from the policy's
+//! declared name and the record's id, so running over the same facts again, from wherever, does nothing twice.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
 use crate::assignment::Assignment;
-use crate::command::{Envelope, pack};
-use crate::model::{Model, Policies};
+use crate::command::Envelope;
+use crate::consequences::{Consequences, Gathering};
+use crate::model::{DecodeError, Entry, Model, Policies};
 use crate::partition::{Partition, PartitionCount, Sequence};
-use crate::ports::{CheckpointMove, Checkpoints, CommandQueue, EventBus, PortError};
+use crate::ports::{CheckpointMove, Checkpoints, CommandQueue, DeadLetter, DeadLetters, EventBus, PortError};
 use crate::record::Record;
 use crate::relayer::{by_partition, gap_free};
 use crate::rotation::Rotation;
@@ -23,27 +25,45 @@ use crate::turn::{Progress, Trouble, Turn};
 const BATCH: usize = 512;
 
 /// The loop that reacts to facts, for the partitions assigned to it.
-pub struct PolicyRunner<M, P, B, Q, C> {
+pub struct PolicyRunner<M, P, B, Q, C, D> {
     policies: P,
     reader: &'static str,
     bus: B,
     queue: Q,
     checkpoints: C,
+    dead_letters: D,
     partitions: PartitionCount,
     assignment: Assignment,
     at: BTreeMap<Partition, Sequence>,
+    /// What follows from records that were read, and is not durable yet.
+    step: Option<Step>,
     rotation: Rotation,
     model: PhantomData<fn() -> M>,
 }
 
-impl<M: Model, P: Policies<M>, B: EventBus, Q: CommandQueue, C: Checkpoints> PolicyRunner<M, P, B, Q, C> {
+struct Step {
+    consequences: Consequences,
+    moves: Vec<CheckpointMove>,
+}
+
+impl<M, P, B, Q, C, D> PolicyRunner<M, P, B, Q, C, D>
+where
+    M: Model,
+    P: Policies<M>,
+    B: EventBus,
+    Q: CommandQueue,
+    C: Checkpoints,
+    D: DeadLetters,
+{
     /// A runner of these policies. `reader` names its checkpoints.
+    #[expect(clippy::too_many_arguments, reason = "each is a port, or says what to do with it")]
     pub fn new(
         policies: P,
         reader: &'static str,
         bus: B,
         queue: Q,
         checkpoints: C,
+        dead_letters: D,
         partitions: PartitionCount,
         assignment: Assignment,
     ) -> Self {
@@ -53,9 +73,11 @@ impl<M: Model, P: Policies<M>, B: EventBus, Q: CommandQueue, C: Checkpoints> Pol
             bus,
             queue,
             checkpoints,
+            dead_letters,
             partitions,
             assignment,
             at: BTreeMap::new(),
+            step: None,
             rotation: Rotation::default(),
             model: PhantomData,
         }
@@ -72,73 +94,67 @@ impl<M: Model, P: Policies<M>, B: EventBus, Q: CommandQueue, C: Checkpoints> Pol
         Ok(())
     }
 
-    fn react(&self, record: &Record) -> Result<Option<Envelope>, Trouble> {
-        let malformed = |error: crate::model::DecodeError| {
+    /// What follows from a record.
+    fn react(&self, record: &Arc<Record>, gathering: &mut Gathering) -> Result<(), Trouble> {
+        let malformed = |error: DecodeError| {
             Trouble::Halt(format!("record {} cannot be read: {error}", record.position()))
         };
         let entry = record.entry::<M>().map_err(malformed)?;
-        let Some((policy, command)) = self.policies.react(&entry) else { return Ok(None) };
+        if matches!(entry, Entry::Dead) {
+            gathering.letter(DeadLetter::Command(Arc::clone(record)));
+        }
+        let Some((policy, command)) = self.policies.react(&entry) else { return Ok(()) };
         let command_id = Uuid::new_v5(&record.record_id, policy.as_bytes());
         let mut envelope =
             Envelope::first::<M>(command_id, format!("policy:{policy}"), &command).map_err(malformed)?;
         envelope.correlation_id = record.correlation_id;
         envelope.causation_id = record.record_id;
         envelope.traceparent.clone_from(&record.traceparent);
-        Ok(Some(envelope))
+        gathering.command(&envelope, self.partitions)
     }
 
-    /// Queues what follows, and comes back when all of it is durable.
-    async fn enqueue(&self, envelopes: Vec<Envelope>) -> Result<(), Trouble> {
-        let mut targets: BTreeMap<Partition, Vec<Vec<u8>>> = BTreeMap::new();
-        for envelope in envelopes {
-            let bytes = envelope.encode().map_err(|error| Trouble::Halt(error.to_string()))?;
-            targets.entry(envelope.partition(self.partitions)).or_default().push(bytes);
-        }
-        let bundles = targets
-            .iter()
-            .flat_map(|(partition, envelopes)| pack(*partition, envelopes.iter().map(Vec::as_slice)))
-            .collect();
-        // Where one fails, all are queued again: the inbox knows those that were stored.
-        for answer in self.queue.enqueue(bundles).await {
-            answer.map_err(PortError::trouble)?;
-        }
-        Ok(())
-    }
-}
-
-impl<M: Model, P: Policies<M>, B: EventBus, Q: CommandQueue, C: Checkpoints> Turn
-    for PolicyRunner<M, P, B, Q, C>
-{
-    const PART: &'static str = "policies";
-
-    async fn turn(&mut self) -> Result<Progress, Trouble> {
+    /// Reads on, and works out what follows. `None`: there is nothing to read.
+    async fn read_on(&mut self) -> Result<Option<Step>, Trouble> {
         self.settle_ownership().await?;
         let after: Vec<(Partition, Sequence)> = self.at.iter().map(|(p, s)| (*p, *s)).collect();
         if after.is_empty() {
-            return Ok(Progress::Idle);
+            return Ok(None);
         }
         let after = self.rotation.turn(after);
-        let records = self.bus.read(&after, BATCH).await.map_err(PortError::trouble)?;
+        let records = match self.bus.read(&after, BATCH).await {
+            Ok(records) => records,
+            Err(error) => {
+                // Perhaps the connection is another one now: nothing that is remembered counts behind it.
+                self.at.clear();
+                return Err(error.trouble());
+            }
+        };
         if records.is_empty() {
-            return Ok(Progress::Idle);
+            return Ok(None);
         }
-        let mut envelopes = Vec::new();
+        let mut gathering = Gathering::default();
         let mut moves = Vec::new();
         for (partition, records) in by_partition(records) {
             let from = self.at.get(&partition).copied().unwrap_or_default();
             gap_free(partition, from, &records)?;
             for record in &records {
-                envelopes.extend(self.react(record)?);
+                self.react(record, &mut gathering)?;
             }
             let to = records.last().map_or(from, |record| record.sequence);
             moves.push(CheckpointMove { partition, from, to });
         }
-        if !envelopes.is_empty() {
-            self.enqueue(envelopes).await?;
+        Ok(Some(Step { consequences: gathering.finish(), moves }))
+    }
+
+    /// Moves the checkpoints, when all that follows is durable: so it is right whoever owns the partitions by now.
+    async fn finish(&mut self, mut step: Step) -> Result<(), Trouble> {
+        if let Err(trouble) = step.consequences.settle(&self.queue, &self.dead_letters).await {
+            self.step = Some(step);
+            return Err(trouble);
         }
         // An answer that is lost here costs a repeat: the position is read again before anything else.
-        let moved = self.checkpoints.advance(self.reader, &moves).await;
-        for (index, step) in moves.iter().enumerate() {
+        let moved = self.checkpoints.advance(self.reader, &step.moves).await;
+        for (index, step) in step.moves.iter().enumerate() {
             match moved.as_ref().map(|moved| moved.get(index)) {
                 Ok(Some(true)) => {
                     self.at.insert(step.partition, step.to);
@@ -153,7 +169,29 @@ impl<M: Model, P: Policies<M>, B: EventBus, Q: CommandQueue, C: Checkpoints> Tur
                 }
             }
         }
-        moved.map_err(PortError::trouble)?;
-        Ok(Progress::Worked)
+        moved.map(|_| ()).map_err(PortError::trouble)
+    }
+}
+
+impl<M, P, B, Q, C, D> Turn for PolicyRunner<M, P, B, Q, C, D>
+where
+    M: Model,
+    P: Policies<M>,
+    B: EventBus,
+    Q: CommandQueue,
+    C: Checkpoints,
+    D: DeadLetters,
+{
+    const PART: &'static str = "policies";
+
+    async fn turn(&mut self) -> Result<Progress, Trouble> {
+        let step = match self.step.take() {
+            Some(step) => Some(step),
+            None => self.read_on().await?,
+        };
+        match step {
+            Some(step) => self.finish(step).await.map(|()| Progress::Worked),
+            None => Ok(Progress::Idle),
+        }
     }
 }

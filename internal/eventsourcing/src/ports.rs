@@ -102,6 +102,9 @@ pub trait CommandQueue: Send + Sync + 'static {
 
     /// Messages after the given numbers (0: from the beginning), at most `limit` in all, in order within each
     /// partition. The partitions are served in the order of the request: a caller with a limit rotates it.
+    ///
+    /// Behind a connection that was made anew may be another queue: the first read of this handle after it is a
+    /// [`PortError::Unavailable`], so that its reader proves where it stands.
     fn read(
         &self,
         after: &[(Partition, u64)],
@@ -333,7 +336,7 @@ impl Role {
 /// Who tries which partition. A lease is no right to write: that is what epochs and compare-and-set are for. It only
 /// keeps two owners from getting in each other's way, by the store's clock and nobody else's.
 pub trait Leases: Send + Sync + 'static {
-    /// Says that the member lives, for `term` from now; forgets members whose term is over; evens out with
+    /// Says that the member lives, for `term` from now, whatever it said before; forgets members whose term is over; evens out with
     /// [`spread`](crate::membership::spread) and answers with what the member holds now, in order.
     fn renew(
         &self,
@@ -380,6 +383,9 @@ pub trait ForeignEvents: Send + Sync + 'static {
     fn message(&self, message: u64) -> impl Future<Output = PortResult<Option<ForeignMessage>>> + Send;
 
     /// Messages after the given number (0: from the beginning), at most `limit`, in order.
+    ///
+    /// Behind a connection that was made anew may be another stream: the first read of this handle after it is a
+    /// [`PortError::Unavailable`], so that its reader proves where it stands.
     fn read(&self, after: u64, limit: usize) -> impl Future<Output = PortResult<Vec<ForeignMessage>>> + Send;
 }
 
@@ -413,7 +419,8 @@ pub enum DeadLetter {
     },
 }
 
-/// Where dead letters are kept. Keeping the same one again is keeping it once.
+/// Where dead letters are kept. Keeping the same one again, by its record id or its position in the other context's
+/// stream and whatever the reason says, is keeping it once.
 pub trait DeadLetters: Send + Sync + 'static {
     /// Keeps them durably: they are on disk when the answer is `Ok`.
     fn keep(&self, letters: Vec<DeadLetter>) -> impl Future<Output = PortResult<()>> + Send;
@@ -454,6 +461,9 @@ pub trait EventBus: Send + Sync + 'static {
 
     /// Published records after the given sequences, at most `limit` in all, in order within each partition. The
     /// partitions are served in the order of the request: a caller with a limit rotates it.
+    ///
+    /// Behind a connection that was made anew may be another bus: the first read of this handle after it is a
+    /// [`PortError::Unavailable`], so that its reader compares where it stands.
     fn read(
         &self,
         after: &[(Partition, Sequence)],

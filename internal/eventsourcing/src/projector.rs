@@ -2,7 +2,8 @@
 //!
 //! The rule this module protects: rows and checkpoint are one transaction, and the checkpoint moves by
 //! compare-and-set. So a read model is the fold of a prefix of each partition, whoever writes it and however often. And a
-//! prefix of this log: a checkpoint remembers the record that it stands at, and whoever starts compares.
+//! prefix of this log: a checkpoint remembers the record that it stands at, and whoever starts, or has lost its
+//! connection, compares.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -134,7 +135,14 @@ impl<M: Model, P: Projection<M>, B: EventBus, S: ReadModels> Turn for Projector<
             return Ok(Progress::Idle);
         }
         let after = self.rotation.turn(after);
-        let records = self.bus.read(&after, BATCH).await.map_err(PortError::trouble)?;
+        let records = match self.bus.read(&after, BATCH).await {
+            Ok(records) => records,
+            Err(error) => {
+                // Perhaps the connection is another one now, and behind it another bus: compare with it again.
+                self.at.clear();
+                return Err(error.trouble());
+            }
+        };
         if records.is_empty() {
             return Ok(Progress::Idle);
         }

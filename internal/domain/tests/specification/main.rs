@@ -5,9 +5,10 @@
 //! - `saga`: the aggregates and the policies together, driven by hand and by chance
 //! - `reproducers`: what the reference implementation gets wrong
 //! - `golden`: every fact ever written can be read
+//! - `registering`: what the Registering context sends over the bus
 //! - `wire`: money, catalogue, commands and integration events as others see them
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop")]
 
 mod golden;
 mod golden_commands;
@@ -15,6 +16,7 @@ mod investor;
 mod invoice;
 mod issuer;
 mod policies;
+mod registering;
 mod reproducers;
 mod saga;
 mod vocabulary;

@@ -30,21 +30,33 @@ pub(super) struct Batch<M: Model> {
     commands: Vec<Pending<M>>,
 }
 
-/// What to do about a batch once it is on disk, or refused.
-pub(super) struct Afterwards {
+/// What a batch tries to settle: whom to blame where the store refuses it.
+#[derive(Clone, Copy)]
+pub(super) struct Attempt {
     pub(super) partition: Partition,
-    /// The partition's row, once it is on disk.
-    pub(super) row: PartitionRow,
-    /// How many commands it settles.
+    /// How many commands.
     pub(super) commands: usize,
     /// The first of them.
     pub(super) first: QueuePosition,
+}
+
+/// What to do about a batch once it is on disk, or refused.
+pub(super) struct Afterwards {
+    pub(super) attempt: Attempt,
+    /// The partition's row, once it is on disk.
+    pub(super) row: PartitionRow,
     pub(super) replies: Vec<(String, Reply)>,
 }
 
 impl<M: Model> Batch<M> {
     pub(super) fn new(partition: Partition, row: PartitionRow, commands: Vec<Pending<M>>) -> Self {
         Self { partition, row, commands }
+    }
+
+    /// What it tries; `None` where it is empty, which no batch is that was cut.
+    pub(super) fn attempt(&self) -> Option<Attempt> {
+        let first = self.commands.first()?.position;
+        Some(Attempt { partition: self.partition, commands: self.commands.len(), first })
     }
 
     fn typed(&self) -> impl Iterator<Item = &M::Command> {
@@ -85,10 +97,10 @@ impl<M: Model> Batch<M> {
         environment: &E,
         limits: &WorkerLimits,
     ) -> Result<(PartitionCommit, Afterwards), Trouble> {
-        let (Some(first), Some(last)) = (self.commands.first(), self.commands.last()) else {
+        let (Some(attempt), Some(last)) = (self.attempt(), self.commands.last()) else {
             return Err(Trouble::Halt("an empty batch was cut".to_owned()));
         };
-        let (first, position, commands) = (first.position, last.position, self.commands.len());
+        let (position, commands) = (last.position, attempt.commands);
         let mut writer = Writer {
             partition: self.partition,
             next: self.row,
@@ -133,7 +145,7 @@ impl<M: Model> Batch<M> {
             snapshots,
         };
         let row = part.row_after();
-        Ok((part, Afterwards { partition: self.partition, row, commands, first, replies }))
+        Ok((part, Afterwards { attempt, row, replies }))
     }
 }
 

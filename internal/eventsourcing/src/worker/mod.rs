@@ -29,7 +29,7 @@ use crate::queue::prove;
 use crate::rotation::Rotation;
 use crate::turn::{Progress, Trouble, Turn};
 
-use batch::{Afterwards, Batch};
+use batch::{Afterwards, Attempt, Batch};
 use owned::Owned;
 
 /// What a worker may take on at once.
@@ -56,6 +56,26 @@ impl Default for WorkerLimits {
 /// How many existing aggregates are remembered. Existence never ends, so forgetting is only a matter of memory.
 const KNOWN: usize = 100_000;
 
+/// Why a batch was not decided.
+enum Undecided {
+    /// The store did not load what it needs.
+    NotLoaded(PortError),
+    /// What was loaded, or what was decided, is not what it must be.
+    Trouble(Trouble),
+}
+
+impl From<PortError> for Undecided {
+    fn from(error: PortError) -> Self {
+        Self::NotLoaded(error)
+    }
+}
+
+impl From<Trouble> for Undecided {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
 /// The loop that turns commands into facts, for the partitions assigned to it.
 pub struct Worker<M: Model, L, Q, R, E> {
     log: L,
@@ -65,7 +85,8 @@ pub struct Worker<M: Model, L, Q, R, E> {
     partitions: PartitionCount,
     assignment: Assignment,
     limits: WorkerLimits,
-    queue_created_at: Option<u64>,
+    /// As it was when the partitions were settled.
+    queue_created_at: u64,
     owned: BTreeMap<Partition, Owned<M>>,
     existing: HashSet<AggregateRef>,
     /// Whose messages are read first, and whose batch has first pick. Two of them: taken from one, with an even number
@@ -93,7 +114,7 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
             partitions,
             assignment,
             limits,
-            queue_created_at: None,
+            queue_created_at: 0,
             owned: BTreeMap::new(),
             existing: HashSet::new(),
             reads: Rotation::default(),
@@ -109,8 +130,6 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
         let new: Vec<Partition> =
             assigned.into_iter().filter(|partition| !self.owned.contains_key(partition)).collect();
         if !new.is_empty() {
-            let created_at = self.queue.created_at().await.map_err(PortError::trouble)?;
-            self.queue_created_at = Some(created_at);
             for (partition, row) in self.log.take_over(&new).await.map_err(PortError::trouble)? {
                 tracing::debug!(%partition, epoch = %row.epoch, head = %row.head, "took a partition over");
                 self.owned.insert(partition, Owned::new(row, self.partitions, &self.limits));
@@ -125,6 +144,8 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
         if unsettled.is_empty() {
             return Ok(());
         }
+        // A partition without a position proves nothing by itself: whatever it reads belongs to the queue of this time.
+        self.queue_created_at = self.queue.created_at().await.map_err(PortError::trouble)?;
         for (partition, row) in self.log.rows(&unsettled).await.map_err(PortError::trouble)? {
             let Some(owned) = self.owned.get_mut(&partition) else { continue };
             if row.epoch != owned.row().epoch {
@@ -158,11 +179,17 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
             return Ok(());
         }
         let after = self.reads.turn(after);
-        let messages = self.queue.read(&after, self.limits.messages).await.map_err(PortError::trouble)?;
-        let created_at = self.queue_created_at.unwrap_or_default();
+        let messages = match self.queue.read(&after, self.limits.messages).await {
+            Ok(messages) => messages,
+            Err(error) => {
+                // Perhaps the connection is another one now, and behind it another queue: prove it again.
+                self.owned.values_mut().for_each(Owned::unsettle);
+                return Err(error.trouble());
+            }
+        };
         for message in messages {
             if let Some(owned) = self.owned.get_mut(&message.partition) {
-                owned.take_in(created_at, &message);
+                owned.take_in(self.queue_created_at, &message);
             }
         }
         Ok(())
@@ -191,7 +218,7 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
         batches
     }
 
-    async fn load(&mut self, batches: &[Batch<M>]) -> Result<(Vec<InboxEntry>, Known), Trouble> {
+    async fn load(&mut self, batches: &[Batch<M>]) -> Result<(Vec<InboxEntry>, Known), Undecided> {
         let mut request = LoadRequest::default();
         for batch in batches {
             let Some(owned) = self.owned.get_mut(&batch.partition) else { continue };
@@ -199,8 +226,7 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
         }
         request.references.sort_unstable();
         request.references.dedup();
-        let Loaded { inbox, histories, existing } =
-            self.log.load(&request).await.map_err(PortError::trouble)?;
+        let Loaded { inbox, histories, existing } = self.log.load(&request).await?;
         let mut foreign = Vec::new();
         for (aggregate, history) in request.aggregates.into_iter().zip(histories) {
             if !self.remember(&aggregate, history)? {
@@ -209,12 +235,11 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
         }
         if !foreign.is_empty() {
             let again = LoadRequest { aggregates: foreign, full: true, ..LoadRequest::default() };
-            let loaded = self.log.load(&again).await.map_err(PortError::trouble)?;
+            let loaded = self.log.load(&again).await?;
             for (aggregate, history) in again.aggregates.into_iter().zip(loaded.histories) {
                 if !self.remember(&aggregate, history)? {
-                    return Err(Trouble::Halt(format!(
-                        "the store answers with a snapshot of {aggregate} again"
-                    )));
+                    let again = format!("the store answers with a snapshot of {aggregate} again");
+                    return Err(Trouble::Halt(again).into());
                 }
             }
         }
@@ -246,7 +271,7 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
     async fn decide(
         &mut self,
         batches: Vec<Batch<M>>,
-    ) -> Result<Vec<(PartitionCommit, Afterwards)>, Trouble> {
+    ) -> Result<Vec<(PartitionCommit, Afterwards)>, Undecided> {
         let (inbox, known) = self.load(&batches).await?;
         let inbox: HashMap<uuid::Uuid, InboxEntry> =
             inbox.into_iter().map(|entry| (entry.outcome.command_id, entry)).collect();
@@ -266,12 +291,12 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
                 for (batch, answer) in afterwards.into_iter().zip(answers) {
                     match answer {
                         Commit::Done => {
-                            if let Some(owned) = self.owned.get_mut(&batch.partition) {
+                            if let Some(owned) = self.owned.get_mut(&batch.attempt.partition) {
                                 owned.committed(batch.row, &self.limits);
                             }
                             replies.extend(batch.replies);
                         }
-                        Commit::Fenced => self.lose(batch.partition),
+                        Commit::Fenced => self.lose(batch.attempt.partition),
                     }
                 }
                 if !replies.is_empty() {
@@ -279,25 +304,29 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
                 }
                 Ok(())
             }
-            Err(error) => self.not_committed(&afterwards, error),
+            Err(error) => {
+                let attempts: Vec<Attempt> = afterwards.iter().map(|batch| batch.attempt).collect();
+                self.not_settled(&attempts, error)
+            }
         }
     }
 
-    /// What is in the cache was decided on, not committed, or perhaps it was. Whatever the error, look again.
-    fn not_committed(&mut self, batches: &[Afterwards], error: PortError) -> Result<(), Trouble> {
-        let alone = batches.len() == 1;
-        for batch in batches {
-            let Some(owned) = self.owned.get_mut(&batch.partition) else { continue };
+    /// The batches are taken, and what is in the cache was decided on, not committed, or perhaps it was. Whatever the
+    /// error, look again.
+    fn not_settled(&mut self, attempts: &[Attempt], error: PortError) -> Result<(), Trouble> {
+        let alone = attempts.len() == 1;
+        for attempt in attempts {
+            let Some(owned) = self.owned.get_mut(&attempt.partition) else { continue };
             owned.unsettle();
             if let PortError::Content(reason) = &error {
                 owned
-                    .blame(alone, batch.commands, batch.first, reason)
-                    .map_err(|reason| Trouble::Halt(format!("partition {}: {reason}", batch.partition)))?;
+                    .blame(alone, attempt.commands, attempt.first, reason)
+                    .map_err(|reason| Trouble::Halt(format!("partition {}: {reason}", attempt.partition)))?;
             }
         }
         match error {
             PortError::Content(reason) => {
-                tracing::warn!(%reason, parts = batches.len(), "looking for the command that cannot be stored");
+                tracing::warn!(%reason, parts = attempts.len(), "looking for the command that the store refuses");
                 Ok(())
             }
             PortError::Conflict(reason) => {
@@ -343,13 +372,15 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Turn fo
         if batches.is_empty() {
             return Ok(Progress::Idle);
         }
-        let partitions: Vec<Partition> = batches.iter().map(|batch| batch.partition).collect();
+        let attempts: Vec<Attempt> = batches.iter().filter_map(Batch::attempt).collect();
         let decided = match self.decide(batches).await {
             Ok(decided) => decided,
-            Err(trouble) => {
-                // The batches are taken and the cache may be ahead of the log: read both again.
-                for partition in partitions {
-                    if let Some(owned) = self.owned.get_mut(&partition) {
+            Err(Undecided::NotLoaded(error)) => {
+                return self.not_settled(&attempts, error).map(|()| Progress::Worked);
+            }
+            Err(Undecided::Trouble(trouble)) => {
+                for attempt in attempts {
+                    if let Some(owned) = self.owned.get_mut(&attempt.partition) {
                         owned.unsettle();
                     }
                 }

@@ -179,7 +179,7 @@ impl<M: Model> Owned<M> {
         self.condemned = None;
     }
 
-    /// The store refused what the batch would write. Halves the batch until the culprit is alone; then it is the
+    /// The store refused what the batch would write, or even what it asks for. Halves the batch until the culprit is alone; then it is the
     /// command that dies.
     ///
     /// # Errors

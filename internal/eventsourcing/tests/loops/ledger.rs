@@ -1,6 +1,7 @@
 //! The smallest context that needs every part of the kernel: accounts, and transfers between them as a saga of two
 //! aggregates with a compensation.
 
+use eventsourcing::importer::{Translate, Translated};
 use eventsourcing::model::{
     Aggregate, AggregateRef, DecodeError, EncodedEvent, EncodedSnapshot, Entry, Known, Model, Policies,
     Projection,
@@ -204,5 +205,27 @@ impl Projection<Ledger> for Balances {
             set: vec![("last", Value::Text(record.event_type.to_string()))],
             add: vec![("balance", change)],
         }]
+    }
+}
+
+/// Another context says who has an account: `open <account> <balance>`. That it also says `hello` is not for us.
+pub struct Openings;
+
+impl Translate<Ledger> for Openings {
+    fn translate(&self, subject: &str, payload: &[u8]) -> Translated<Command> {
+        let text = String::from_utf8_lossy(payload);
+        match text.split(' ').collect::<Vec<_>>().as_slice() {
+            ["open", account, balance] => match (account.parse(), balance.parse()) {
+                (Ok(account), Ok(balance)) => Translated::Command {
+                    id: Uuid::new_v5(&account, payload),
+                    actor: subject.to_owned(),
+                    traceparent: None,
+                    command: Command::Open { account, balance },
+                },
+                _ => Translated::Malformed("not an account and a balance".to_owned()),
+            },
+            ["hello", ..] => Translated::Ignored,
+            _ => Translated::Malformed(format!("not understood: {text}")),
+        }
     }
 }

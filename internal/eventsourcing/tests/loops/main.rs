@@ -1,4 +1,4 @@
-//! The five loops together, on one thread and under a seed: the real loops, over ports in memory.
+//! The loops together, on one thread and under a seed: the real loops, over ports in memory.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,5 +12,7 @@
 mod fence;
 mod ledger;
 mod market;
+mod ownership;
+mod replaced;
 mod stage;
 mod trouble;

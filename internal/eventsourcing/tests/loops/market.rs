@@ -1,4 +1,5 @@
-//! A market of accounts that pay each other, two owners in every role, and everything that can fail failing.
+//! A market of accounts that pay each other; in every role members that come, sleep and die; and everything that can fail
+//! failing.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,20 +9,31 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use eventsourcing::environment::Environment as _;
+use eventsourcing::membership::TERM;
 use eventsourcing::outcome::Reply;
-use eventsourcing::partition::{Sequence, Version};
-use eventsourcing::ports::Value;
+use eventsourcing::partition::{LogPosition, Partition, Sequence, Version};
+use eventsourcing::ports::{DeadLetter, Role, Value};
+use eventsourcing::record::COMMAND_DEAD;
 use eventsourcing::testkit::memory::{Call, Fault};
 use eventsourcing::testkit::world::Dice;
 use eventsourcing::worker::WorkerLimits;
 use uuid::Uuid;
 
 use crate::ledger::Command;
-use crate::stage::{Part, Stage};
+use crate::stage::{Member, Stage};
 
 const ACCOUNTS: usize = 6;
+/// Accounts that another context opens.
+const FOREIGN: usize = 4;
 const PAYMENTS: usize = 40;
+const PARTITIONS: u16 = 5;
 const STEPS: u64 = 2_000_000;
+
+const ROLES: [Role; 5] = [Role::Worker, Role::Relayer, Role::Policies, Role::Projector, Role::Importer];
+
+/// Small batches and frequent snapshots and purges, so that a short run meets all of them.
+const LIMITS: WorkerLimits =
+    WorkerLimits { batch: 5, messages: 4, cached: 4, snapshot_every: 3, purge_every: 2 };
 
 /// What a run came to.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,10 +41,12 @@ struct Run {
     trace: u64,
     balances: BTreeMap<Uuid, i64>,
     faults: u64,
+    /// How often a worker took a partition over.
+    takeovers: u64,
 }
 
-fn run(seed: u64) -> Run {
-    let mut stage = Stage::new(seed);
+/// Every call may fail, and an answer may be lost, until it is said that this is over. Also answers how often it happened.
+fn faults(stage: &mut Stage, seed: u64) -> (Arc<AtomicBool>, Arc<Mutex<(Dice, u64)>>) {
     let faults_end = Arc::new(AtomicBool::new(false));
     let faults = Arc::new(Mutex::new((Dice::new(seed ^ 0xfa17), 0)));
     let (over, count) = (Arc::clone(&faults_end), Arc::clone(&faults));
@@ -44,32 +58,118 @@ fn run(seed: u64) -> Run {
         *count += 1;
         if call.writes() && dice.percent(50) { Fault::LoseAnswer } else { Fault::Fail }
     }));
+    (faults_end, faults)
+}
 
-    // Small batches and frequent snapshots and purges, so that a short run meets all of them.
-    let limits = WorkerLimits { batch: 5, messages: 4, cached: 4, snapshot_every: 3, purge_every: 2 };
+/// Whoever takes part, by role.
+struct Crew<'a> {
+    stage: &'a Stage,
+    members: Vec<(Role, Vec<Member>)>,
+    joined: usize,
+}
+
+impl<'a> Crew<'a> {
+    fn of_two_each(stage: &'a Stage) -> Self {
+        let mut crew = Self { stage, members: ROLES.map(|role| (role, Vec::new())).into(), joined: 0 };
+        for role in 0..ROLES.len() {
+            crew.join(role);
+            crew.join(role);
+        }
+        crew
+    }
+
+    fn join(&mut self, role: usize) {
+        self.joined += 1;
+        let (role, members) = &mut self.members[role];
+        let name = format!("{} {}", role.name(), self.joined);
+        members.push(self.stage.member(*role, &name, LIMITS));
+    }
+
+    /// In every role somebody joins, dies, or sleeps: for a moment, or for longer than its term.
+    fn disturb(&mut self, dice: &mut Dice) {
+        for role in 0..ROLES.len() {
+            self.disturb_in(role, dice);
+        }
+    }
+
+    fn disturb_in(&mut self, role: usize, dice: &mut Dice) {
+        let count = self.members[role].1.len();
+        match dice.below(4) {
+            0 if count < 4 => self.join(role),
+            1 if count > 1 => self.members[role].1.remove(dice.below(count)).kill(),
+            kind => {
+                let sleeper = dice.below(count);
+                self.members[role].1[sleeper].pause();
+                let longest = if kind == 2 { TERM * 2 } else { Duration::from_millis(300) };
+                self.pass(longest * u32::try_from(dice.below(4)).unwrap() / 3);
+                // The sleeper wakes and still believes that it owns what it owned.
+                self.members[role].1[sleeper].resume();
+            }
+        }
+        self.pass(Duration::from_millis(u64::try_from(dice.below(300)).unwrap()));
+    }
+
+    fn pass(&self, duration: Duration) {
+        let environment = self.stage.world.environment();
+        let until = environment.now().as_micros() + u64::try_from(duration.as_micros()).unwrap();
+        self.stage.world.run_until(|| environment.now().as_micros() >= until, STEPS).unwrap();
+    }
+
+    /// Everything is owned by one member of its role each, who knows it, in shares that differ by one at most.
+    fn shares_are_even(&self) -> bool {
+        self.members.iter().all(|(role, members)| {
+            let holders = self.stage.leases.holders(*role);
+            let owned: Vec<Vec<Partition>> =
+                members.iter().map(|member| member.part.assignment.current()).collect();
+            let agree = members.iter().zip(&owned).all(|(member, owned)| {
+                owned.iter().all(|partition| holders.get(partition) == Some(&member.id))
+            });
+            let count = if *role == Role::Importer { 1 } else { usize::from(PARTITIONS) };
+            let (least, most) = (owned.iter().map(Vec::len).min(), owned.iter().map(Vec::len).max());
+            agree
+                && owned.iter().map(Vec::len).sum::<usize>() == count
+                && most <= least.map(|least| least + 1)
+        })
+    }
+}
+
+/// What another context says: who has an account, twice; what is not for us; and nonsense.
+fn publish(stage: &Stage, accounts: &[Uuid]) {
+    for account in accounts {
+        let open = format!("open {account} 100");
+        stage.foreign.publish("other", open.as_bytes());
+        stage.foreign.publish("other", b"hello");
+        stage.foreign.publish("other", open.as_bytes());
+        stage.foreign.publish("other", b"\xff\xfe");
+    }
+}
+
+fn run(seed: u64) -> Run {
+    let mut stage = Stage::of(seed, PARTITIONS);
+    let (faults_end, faults) = faults(&mut stage, seed);
     let (intake, _listener) = stage.listener("listener");
     let (other_intake, _other) = stage.listener("other listener");
-    let roles: Vec<Vec<Part>> = vec![
-        vec![stage.worker("worker 1", limits), stage.worker("worker 2", limits)],
-        vec![stage.relayer("relayer 1"), stage.relayer("relayer 2")],
-        vec![stage.policies("policies 1"), stage.policies("policies 2")],
-        vec![stage.projector("projector 1"), stage.projector("projector 2")],
-    ];
+    let mut crew = Crew::of_two_each(&stage);
 
     let mut dice = Dice::new(seed);
-    let accounts: Vec<Uuid> = (0..ACCOUNTS).map(|_| stage.world.environment().uuid()).collect();
+    let mut accounts: Vec<Uuid> = (0..ACCOUNTS + FOREIGN).map(|_| stage.world.environment().uuid()).collect();
     let replies = Rc::new(RefCell::new(Vec::new()));
-    for account in &accounts {
+    for account in &accounts[..ACCOUNTS] {
         let command = Command::Open { account: *account, balance: 100 };
         stage.client(&intake, stage.envelope(&command), &replies);
     }
-    stage.world.run_until(|| replies.borrow().len() == ACCOUNTS, STEPS).unwrap();
+    publish(&stage, &accounts[ACCOUNTS..]);
+    let open = || replies.borrow().len() == ACCOUNTS && stage.balances().len() == ACCOUNTS + FOREIGN;
+    stage.world.run_until(open, STEPS).unwrap();
     let mut sent = BTreeSet::new();
     for number in 0..PAYMENTS {
-        let account = accounts[dice.below(ACCOUNTS)];
+        let account = accounts[dice.below(accounts.len())];
         // One in eight goes to an account that does not exist, and has to come back.
-        let to =
-            if dice.percent(12) { stage.world.environment().uuid() } else { accounts[dice.below(ACCOUNTS)] };
+        let to = if dice.percent(12) {
+            stage.world.environment().uuid()
+        } else {
+            accounts[dice.below(accounts.len())]
+        };
         let amount = i64::try_from(dice.below(60)).unwrap() + 1;
         let envelope = stage.envelope(&Command::Send { account, to, amount });
         sent.insert(envelope.command_id);
@@ -78,42 +178,31 @@ fn run(seed: u64) -> Run {
             stage.client(&other_intake, envelope.clone(), &Rc::default());
         }
         stage.client(&intake, envelope, &replies);
-        if number % 7 == 0 {
-            disturb(&stage, &roles, &mut dice);
+        if number % 4 == 0 {
+            crew.disturb(&mut dice);
+        }
+        if number % 10 == 0 {
+            let nobody = stage.world.environment().uuid();
+            stage.queue.push(stage.partitions.partition_of(nobody), nobody.as_bytes());
+            accounts.push(nobody);
+            publish(&stage, &accounts[accounts.len() - 1..]);
         }
     }
     stage.world.run_until(|| replies.borrow().len() == ACCOUNTS + PAYMENTS, STEPS).unwrap();
 
     faults_end.store(true, Ordering::Relaxed);
-    for part in roles.iter().flatten() {
-        part.task.resume();
-    }
-    for role in &roles {
-        role[0].assignment.assign(stage.partitions.all());
-    }
-    stage.world.run_until(|| stage.is_settled(), STEPS).unwrap();
+    stage.world.run_until(|| stage.is_settled() && crew.shares_are_even(), STEPS).unwrap();
 
-    check(&stage, &sent, &replies.borrow());
+    for (_, members) in &crew.members {
+        assert!(members.iter().all(|member| !member.is_finished()));
+    }
+    check(&stage, &sent, &replies.borrow(), accounts.len());
     let faults = faults.lock().unwrap().1;
-    Run { trace: stage.world.trace(), balances: stage.balances(), faults }
+    let takeovers = stage.partitions.all().map(|partition| stage.log.row(partition).epoch.get()).sum();
+    Run { trace: stage.world.trace(), balances: stage.balances(), faults, takeovers }
 }
 
-/// Pauses and resumes parts, and hands partitions to the one or the other, for a while.
-fn disturb(stage: &Stage, roles: &[Vec<Part>], dice: &mut Dice) {
-    for role in roles {
-        let (one, other) = if dice.percent(50) { (&role[0], &role[1]) } else { (&role[1], &role[0]) };
-        one.task.pause();
-        other.task.resume();
-        other.assignment.assign(stage.partitions.all());
-        let until = stage.world.environment().now().as_micros()
-            + u64::try_from(Duration::from_millis(dice.roll() % 300).as_micros()).unwrap();
-        stage.world.run_until(|| stage.world.environment().now().as_micros() >= until, STEPS).unwrap();
-        // The sleeper wakes and still believes that it owns what it owned.
-        one.task.resume();
-    }
-}
-
-fn check(stage: &Stage, sent: &BTreeSet<Uuid>, replies: &[Reply]) {
+fn check(stage: &Stage, sent: &BTreeSet<Uuid>, replies: &[Reply], accounts: usize) {
     // Every command has exactly one outcome, and every client was told that one.
     let inbox: BTreeMap<Uuid, _> =
         stage.log.inbox().into_iter().map(|entry| (entry.outcome.command_id, entry.outcome)).collect();
@@ -144,7 +233,7 @@ fn check(stage: &Stage, sent: &BTreeSet<Uuid>, replies: &[Reply]) {
 
     // No money was made or lost, and the read model says so too.
     let balances = stage.balances();
-    assert_eq!(balances.values().sum::<i64>(), 100 * i64::try_from(ACCOUNTS).unwrap());
+    assert_eq!(balances.values().sum::<i64>(), 100 * i64::try_from(accounts).unwrap());
     assert!(balances.values().all(|balance| *balance >= 0));
     let shown: BTreeMap<Uuid, i64> = stage
         .models
@@ -153,15 +242,35 @@ fn check(stage: &Stage, sent: &BTreeSet<Uuid>, replies: &[Reply]) {
         .map(|row| (row.key, row.values[0].as_ref().and_then(Value::integer).unwrap()))
         .collect();
     assert_eq!(shown, balances);
+
+    // Whatever nobody could do anything with is kept, once.
+    let mut dead: Vec<LogPosition> = Vec::new();
+    let mut malformed = BTreeSet::new();
+    for letter in stage.dead_letters.kept() {
+        match letter {
+            DeadLetter::Command(record) => dead.push(record.position()),
+            DeadLetter::Foreign { message, .. } => assert!(malformed.insert(message.message)),
+        }
+    }
+    dead.sort_unstable();
+    let died = stage.log.all_records();
+    let died = died.iter().filter(|record| record.event_type == COMMAND_DEAD);
+    let died: Vec<LogPosition> = died.map(|record| record.position()).collect();
+    assert_eq!(dead, died);
+    assert_eq!((dead.len(), malformed.len()), (PAYMENTS / 10, accounts - ACCOUNTS));
 }
 
 #[test]
 fn a_market_under_faults_settles_to_the_last_unit() {
-    let mut faults = 0;
+    let (mut faults, mut takeovers) = (0, 0);
     for seed in 0..60 {
-        faults += run(seed).faults;
+        let run = run(seed);
+        faults += run.faults;
+        takeovers += run.takeovers;
     }
-    assert!(faults > 1000, "the faults did not happen: {faults}");
+    assert!(faults > 5000, "the faults did not happen: {faults}");
+    // Five for the beginning of each.
+    assert!(takeovers > 60 * 10, "nothing changed hands: {takeovers}");
 }
 
 #[test]

@@ -4,32 +4,43 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use eventsourcing::assignment::Assignment;
 use eventsourcing::command::Envelope;
 use eventsourcing::desk::Desk;
 use eventsourcing::environment::{Doorbell, Doorbells, Environment as _, Stop, Stopper};
+use eventsourcing::importer::Importer;
 use eventsourcing::listener::{Intake, Listener, ListenerLimits};
+use eventsourcing::membership::{Membership, RENEWAL};
 use eventsourcing::outcome::Reply;
 use eventsourcing::partition::{Partition, PartitionCount};
 use eventsourcing::policy::PolicyRunner;
+use eventsourcing::ports::Role;
 use eventsourcing::projector::Projector;
 use eventsourcing::relayer::Relayer;
 use eventsourcing::testkit::memory::{
-    Interference, MemoryBus, MemoryLog, MemoryQueue, MemoryReadModels, MemoryReplies,
+    Call, Fault, Interference, MemoryBus, MemoryDeadLetters, MemoryForeignEvents, MemoryLeases, MemoryLog,
+    MemoryQueue, MemoryReadModels, MemoryReplies,
 };
 use eventsourcing::testkit::world::{Task, World, WorldEnvironment};
 use eventsourcing::turn::{Halted, Turn, drive};
 use eventsourcing::worker::{Worker, WorkerLimits};
 use uuid::Uuid;
 
-use crate::ledger::{self, Balances, Command, Ledger, Transfers};
+use crate::ledger::{self, Balances, Command, Ledger, Openings, Transfers};
 
 /// Few partitions, so that aggregates share them.
 pub const PARTITIONS: u16 = 3;
 
 const POLL: Duration = Duration::from_millis(100);
+
+/// The name under which the policies keep their checkpoints.
+pub const POLICIES: &str = "policies";
+
+/// The name under which the importer keeps its position.
+pub const IMPORTER: &str = "importer";
 
 pub struct Stage {
     pub world: World,
@@ -39,6 +50,9 @@ pub struct Stage {
     pub bus: MemoryBus,
     pub models: MemoryReadModels,
     pub replies: MemoryReplies,
+    pub leases: MemoryLeases,
+    pub foreign: MemoryForeignEvents,
+    pub dead_letters: MemoryDeadLetters,
     pub stop: Stop,
     interference: Option<Arc<dyn Interference>>,
     stopper: Stopper,
@@ -50,6 +64,43 @@ pub struct Part {
     pub assignment: Assignment,
 }
 
+/// A process that shares a role with others.
+pub struct Member {
+    pub id: Uuid,
+    pub part: Part,
+    membership: Task<Result<(), Halted>>,
+}
+
+impl Member {
+    /// As after SIGSTOP.
+    pub fn pause(&self) {
+        self.part.task.pause();
+        self.membership.pause();
+    }
+
+    /// It goes on, and believes what it believed.
+    pub fn resume(&self) {
+        self.part.task.resume();
+        self.membership.resume();
+    }
+
+    /// As after SIGKILL.
+    pub fn kill(&self) {
+        self.part.task.kill();
+        self.membership.kill();
+    }
+
+    /// Whether it has stopped, and given everything back.
+    pub fn is_left(&self) -> bool {
+        self.part.task.is_finished() && self.membership.is_finished()
+    }
+
+    /// Whether either of its loops has come to its end.
+    pub fn is_finished(&self) -> bool {
+        self.part.task.is_finished() || self.membership.is_finished()
+    }
+}
+
 impl Stage {
     pub fn new(seed: u64) -> Self {
         Self::of(seed, PARTITIONS)
@@ -58,14 +109,18 @@ impl Stage {
     /// With another number of partitions.
     pub fn of(seed: u64, partitions: u16) -> Self {
         let (stopper, stop) = Stop::new();
+        let world = World::new(seed);
         Self {
-            world: World::new(seed),
+            leases: MemoryLeases::new(world.environment()),
+            world,
             partitions: PartitionCount::new(partitions).unwrap(),
             log: MemoryLog::default(),
             queue: MemoryQueue::new(1),
             bus: MemoryBus::default(),
             models: MemoryReadModels::new(ledger::TABLES),
             replies: MemoryReplies::default(),
+            foreign: MemoryForeignEvents::new(1),
+            dead_letters: MemoryDeadLetters::default(),
             stop,
             interference: None,
             stopper,
@@ -93,6 +148,12 @@ impl Stage {
         self.interference
             .as_ref()
             .map_or(self.replies.clone(), |one| self.replies.interfered(Arc::clone(one)))
+    }
+
+    fn dead_letters(&self) -> MemoryDeadLetters {
+        self.interference
+            .as_ref()
+            .map_or(self.dead_letters.clone(), |one| self.dead_letters.interfered(Arc::clone(one)))
     }
 
     fn play<T: Turn + Send + 'static>(
@@ -125,7 +186,10 @@ impl Stage {
     }
 
     pub fn worker(&self, name: &str, limits: WorkerLimits) -> Part {
-        let assignment = Assignment::of(self.partitions.all());
+        self.worker_of(name, limits, Assignment::of(self.partitions.all()))
+    }
+
+    fn worker_of(&self, name: &str, limits: WorkerLimits, assignment: Assignment) -> Part {
         let body: Worker<Ledger, _, _, _, _> = Worker::new(
             self.log(),
             self.queue(),
@@ -139,20 +203,26 @@ impl Stage {
     }
 
     pub fn relayer(&self, name: &str) -> Part {
-        let assignment = Assignment::of(self.partitions.all());
+        self.relayer_of(name, Assignment::of(self.partitions.all()))
+    }
+
+    fn relayer_of(&self, name: &str, assignment: Assignment) -> Part {
         let body = Relayer::new(self.log(), self.bus(), assignment.clone());
         self.play(name, body, self.log.bells(), assignment)
     }
 
     pub fn policies(&self, name: &str) -> Part {
-        let assignment = Assignment::of(self.partitions.all());
-        let checkpoints = self.log().checkpoints();
-        let body: PolicyRunner<Ledger, _, _, _, _> = PolicyRunner::new(
+        self.policies_of(name, Assignment::of(self.partitions.all()))
+    }
+
+    fn policies_of(&self, name: &str, assignment: Assignment) -> Part {
+        let body: PolicyRunner<Ledger, _, _, _, _, _> = PolicyRunner::new(
             Transfers,
-            "policies",
+            POLICIES,
             self.bus(),
             self.queue(),
-            checkpoints,
+            self.log().checkpoints(),
+            self.dead_letters(),
             self.partitions,
             assignment.clone(),
         );
@@ -160,7 +230,10 @@ impl Stage {
     }
 
     pub fn projector(&self, name: &str) -> Part {
-        let assignment = Assignment::of(self.partitions.all());
+        self.projector_of(name, Assignment::of(self.partitions.all()))
+    }
+
+    fn projector_of(&self, name: &str, assignment: Assignment) -> Part {
         let models = self
             .interference
             .as_ref()
@@ -170,13 +243,80 @@ impl Stage {
         self.play(name, body, self.bus.bells(), assignment)
     }
 
+    pub fn importer(&self, name: &str) -> Part {
+        self.importer_of(name, Assignment::of([Partition::from_index(0)]))
+    }
+
+    fn importer_of(&self, name: &str, assignment: Assignment) -> Part {
+        let events = self
+            .interference
+            .as_ref()
+            .map_or(self.foreign.clone(), |one| self.foreign.interfered(Arc::clone(one)));
+        let body: Importer<Ledger, _, _, _, _, _> = Importer::new(
+            Openings,
+            IMPORTER,
+            events,
+            self.queue(),
+            self.log().checkpoints(),
+            self.dead_letters(),
+            self.partitions,
+            assignment.clone(),
+        );
+        self.play(name, body, self.foreign.bells(), assignment)
+    }
+
+    /// A process that takes part in a role: its loop, and the loop that renews its leases.
+    pub fn member(&self, role: Role, name: &str, limits: WorkerLimits) -> Member {
+        let (assignment, partitions) = (Assignment::default(), self.partitions);
+        let (part, partitions) = match role {
+            Role::Worker => (self.worker_of(name, limits, assignment), partitions),
+            Role::Relayer => (self.relayer_of(name, assignment), partitions),
+            Role::Policies => (self.policies_of(name, assignment), partitions),
+            Role::Projector => (self.projector_of(name, assignment), partitions),
+            Role::Importer => (self.importer_of(name, assignment), PartitionCount::ONE),
+        };
+        let leases = self
+            .interference
+            .as_ref()
+            .map_or(self.leases.clone(), |one| self.leases.interfered(Arc::clone(one)));
+        let (environment, stop) = (self.world.environment(), self.stop.clone());
+        let id = environment.uuid();
+        let mut body = Membership::new(leases, role, id, partitions, part.assignment.clone());
+        let membership = self.world.spawn(name, async move {
+            drive(&mut body, &environment, &Doorbell::default(), RENEWAL, &stop).await?;
+            body.leave().await.unwrap();
+            Ok(())
+        });
+        Member { id, part, membership }
+    }
+
     pub fn stop(&self) {
         self.stopper.stop();
+    }
+
+    /// Whoever comes from now on has not been told to stop.
+    pub fn start_again(&mut self) {
+        (self.stopper, self.stop) = Stop::new();
+    }
+
+    /// New parts meet with a trap on their way: once it is set, the next call of this kind fails, and no other.
+    pub fn fail_once(&mut self, call: Call) -> Arc<AtomicBool> {
+        let armed = Arc::new(AtomicBool::new(false));
+        let trap = Arc::clone(&armed);
+        self.interfere(Arc::new(move |made: Call| {
+            if made == call && trap.swap(false, Ordering::Relaxed) { Fault::Fail } else { Fault::None }
+        }));
+        armed
     }
 
     pub fn envelope(&self, command: &Command) -> Envelope {
         let id = self.world.environment().uuid();
         Envelope::first::<Ledger>(id, "test".to_owned(), command).unwrap()
+    }
+
+    /// Microseconds since the Unix epoch.
+    pub fn now(&self) -> u64 {
+        self.world.environment().now().as_micros()
     }
 
     /// An id whose aggregate lives in this partition.
@@ -218,9 +358,14 @@ impl Stage {
                 self.bus.stream(partition).last().map(|record| record.sequence).unwrap_or_default();
             done == last
                 && published == head
-                && self.log.checkpoints().at("policies", partition) == head
+                && self.log.checkpoints().at(POLICIES, partition) == head
                 && self.models.checkpoint(partition) == head
-        })
+        }) && self.imported() == self.foreign.last()
+    }
+
+    /// The number of the last message that was imported.
+    pub fn imported(&self) -> u64 {
+        self.log.checkpoints().imported(IMPORTER).map_or(0, |position| position.message)
     }
 
     /// Everybody who looks at the read models sees every record.

@@ -23,6 +23,7 @@ where
     one_refusal_does_not_stop_another_partition(make().await).await;
     a_stream_is_read_in_pages_in_order_and_without_gaps(make().await).await;
     of_two_relayers_one_publishes(make().await).await;
+    a_second_relayer_goes_on_and_the_first_is_refused(make().await).await;
 }
 
 fn publication(records: &[Arc<Record>]) -> Publication {
@@ -178,4 +179,22 @@ async fn of_two_relayers_one_publishes<L: EventLog, B: EventBus + Clone>((log, b
     publish(&other, &records[4..]).await;
     assert_eq!(read(&bus, &[(partition(1), Sequence::ZERO)], 10).await, records);
     assert_eq!(tail(&bus, partition(1)).await.record_id, Some(id("record 1-6")));
+}
+
+async fn a_second_relayer_goes_on_and_the_first_is_refused<L: EventLog, B: EventBus + Clone>(
+    (log, bus): (L, B),
+) {
+    let other = bus.clone();
+    let records = append(&log, partition(1), 0, 9).await;
+    publish(&bus, &records[..3]).await;
+    // The second asks where the stream ends, and goes on there.
+    assert_eq!(tail(&other, partition(1)).await, tail_at(&records[2]));
+    publish(&other, &records[3..5]).await;
+    // The first remembers another end: it neither repeats what the second has published nor leaves anything out.
+    refused(&bus, publication(&records[3..4])).await;
+    refused(&bus, publication(&records[3..])).await;
+    publish(&other, &records[5..7]).await;
+    assert_eq!(tail(&bus, partition(1)).await, tail_at(&records[6]), "whoever asks again may go on");
+    publish(&bus, &records[7..]).await;
+    assert_eq!(read(&other, &[(partition(1), Sequence::ZERO)], 10).await, records);
 }

@@ -17,6 +17,7 @@ where
     one_refused_step_does_not_stop_the_others(make().await).await;
     readers_do_not_know_of_each_other(make().await).await;
     of_two_handles_one_wins(make().await).await;
+    a_second_owner_goes_on_and_the_first_is_refused(make().await).await;
 }
 
 const READER: &str = "policies";
@@ -84,4 +85,16 @@ async fn of_two_handles_one_wins<C: Checkpoints + Clone>(checkpoints: C) {
     assert_eq!(checkpoints.advance(READER, &[step(one, 0, 5)]).await, Ok(vec![true]));
     assert_eq!(other.advance(READER, &[step(one, 0, 6)]).await, Ok(vec![false]));
     assert_eq!(at(&other, READER, one).await, 5);
+}
+
+async fn a_second_owner_goes_on_and_the_first_is_refused<C: Checkpoints + Clone>(checkpoints: C) {
+    let other = checkpoints.clone();
+    let one = partition(1);
+    assert_eq!(checkpoints.advance(READER, &[step(one, 0, 5)]).await, Ok(vec![true]));
+    let taken = at(&other, READER, one).await;
+    assert_eq!(other.advance(READER, &[step(one, taken, 9)]).await, Ok(vec![true]));
+    let late = [step(one, 5, 7), step(partition(2), 0, 1)];
+    assert_eq!(checkpoints.advance(READER, &late).await, Ok(vec![false, true]), "it owns one of them still");
+    assert_eq!(at(&checkpoints, READER, one).await, 9);
+    assert_eq!(other.advance(READER, &[step(one, 9, 12)]).await, Ok(vec![true]));
 }

@@ -15,14 +15,21 @@
 //! - `checkpoints`: [`checkpoints`]
 //! - `bus`: [`event_bus`]
 //! - `read_models`: [`read_models`]
+//! - `leases`: [`leases`]
+//! - `foreign`: [`foreign_events`] and [`foreign_positions`]
+//! - `dead_letters`: [`dead_letters`]
 #![expect(
     clippy::expect_used,
     clippy::missing_panics_doc,
+    clippy::panic,
     reason = "a contract is a test: a broken promise panics, wherever the adapter lives"
 )]
 
 mod bus;
 mod checkpoints;
+mod dead_letters;
+mod foreign;
+mod leases;
 mod load;
 mod log;
 mod queue;
@@ -33,6 +40,9 @@ use std::collections::BTreeMap;
 
 pub use bus::event_bus;
 pub use checkpoints::checkpoints;
+pub use dead_letters::dead_letters;
+pub use foreign::{foreign_events, foreign_positions};
+pub use leases::leases;
 pub use log::event_log;
 pub use queue::command_queue;
 pub use read_models::read_models;

@@ -27,6 +27,7 @@ where
     rows_are_paged_by_their_keys(make().await).await;
     a_large_step_is_one_step(make().await).await;
     of_two_handles_one_wins(make().await).await;
+    a_second_owner_goes_on_and_the_first_is_refused(make().await).await;
 }
 
 fn change(key: Uuid) -> RowChange {
@@ -285,4 +286,19 @@ async fn of_two_handles_one_wins<R: ReadModels + Clone>(models: R) {
     let late = step(partition(1), 0, 1, vec![add(id("a"), &[("amount", 1)])]);
     assert_eq!(other.apply(vec![late]).await, Ok(vec![false]));
     assert_eq!(amount(&other, id("a")).await, Some(1));
+}
+
+async fn a_second_owner_goes_on_and_the_first_is_refused<R: ReadModels + Clone>(models: R) {
+    let other = models.clone();
+    let paid = |from, to, amount| step(partition(1), from, to, vec![add(id("a"), &[("amount", amount)])]);
+    assert_eq!(models.apply(vec![paid(0, 5, 1)]).await, Ok(vec![true]));
+    let taken = checkpoint(&other, partition(1)).await;
+    assert_eq!(other.apply(vec![paid(taken, 8, 10)]).await, Ok(vec![true]));
+    // The first one's step begins where it stood, and ends where it may: it would count twice what the second counted.
+    let elsewhere = step(partition(2), 0, 1, vec![add(id("b"), &[("amount", 7)])]);
+    let late = models.apply(vec![paid(5, 9, 100), elsewhere]).await;
+    assert_eq!(late, Ok(vec![false, true]), "it owns one of them still");
+    assert_eq!(other.apply(vec![paid(8, 9, 1000)]).await, Ok(vec![true]));
+    assert_eq!(amount(&models, id("a")).await, Some(1011));
+    assert_eq!((checkpoint(&models, partition(1)).await, amount(&models, id("b")).await), (9, Some(7)));
 }

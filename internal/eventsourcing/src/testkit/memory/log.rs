@@ -1,4 +1,4 @@
-//! The event log in memory, with the inbox, the snapshots, the partition rows and the policies' checkpoints.
+//! The event log in memory, with the inbox, the snapshots, the partition rows, and how far others have read.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -10,8 +10,8 @@ use crate::environment::Doorbells;
 use crate::model::AggregateRef;
 use crate::partition::{Epoch, Partition, Sequence, Version};
 use crate::ports::{
-    CheckpointMove, Checkpoints, Commit, EventLog, History, InboxEntry, LoadRequest, Loaded, PartitionCommit,
-    PartitionRow, PortResult, Snapshot, StoredEvent,
+    CheckpointMove, Checkpoints, Commit, EventLog, ForeignPosition, ForeignPositions, History, InboxEntry,
+    LoadRequest, Loaded, PartitionCommit, PartitionRow, PortError, PortResult, Snapshot, StoredEvent,
 };
 use crate::record::Record;
 
@@ -32,8 +32,11 @@ pub struct SavedLog {
     pub(super) facts: BTreeMap<AggregateRef, Vec<Arc<Record>>>,
     pub(super) snapshots: BTreeMap<AggregateRef, Snapshot>,
     pub(super) checkpoints: BTreeMap<(String, Partition), Sequence>,
+    pub(super) foreign: BTreeMap<String, ForeignPosition>,
     /// Text that no record may hold: what a store would refuse.
     pub(super) unstorable: Option<String>,
+    /// An aggregate that nobody may ask for: what a store would refuse, too.
+    pub(super) unloadable: Option<AggregateRef>,
 }
 
 /// The records after the given sequences, in order within each partition, from streams without gaps.
@@ -82,13 +85,16 @@ impl SavedLog {
         History { snapshot, events: events.collect() }
     }
 
-    fn load(&self, request: &LoadRequest) -> Loaded {
+    fn load(&self, request: &LoadRequest) -> PortResult<Loaded> {
+        if let Some(refused) = self.unloadable.as_ref().filter(|one| request.aggregates.contains(one)) {
+            return Err(PortError::Content(format!("{refused} cannot be asked for")));
+        }
         let exists = |aggregate: &&AggregateRef| self.facts.contains_key(*aggregate);
-        Loaded {
+        Ok(Loaded {
             inbox: request.commands.iter().filter_map(|command| self.inbox.get(command).cloned()).collect(),
             histories: request.aggregates.iter().map(|one| self.history(one, request.full)).collect(),
             existing: request.references.iter().filter(exists).cloned().collect(),
-        }
+        })
     }
 }
 
@@ -152,6 +158,12 @@ impl MemoryLog {
         lock(&self.state).unstorable = text.map(str::to_owned);
     }
 
+    /// Refuses from now on every question about this aggregate, as a store refuses what it cannot even look for. `None`
+    /// takes it back.
+    pub fn refuse_to_load(&self, aggregate: Option<AggregateRef>) {
+        lock(&self.state).unloadable = aggregate;
+    }
+
     /// The log as it is, to restore later.
     #[must_use]
     pub fn save(&self) -> SavedLog {
@@ -188,7 +200,7 @@ impl EventLog for MemoryLog {
     }
 
     async fn load(&self, request: &LoadRequest) -> PortResult<Loaded> {
-        self.way.call(Call::LogLoad, || Ok(lock(&self.state).load(request))).await
+        self.way.call(Call::LogLoad, || lock(&self.state).load(request)).await
     }
 
     async fn commit(&self, parts: Vec<PartitionCommit>) -> PortResult<Vec<Commit>> {
@@ -222,7 +234,7 @@ impl EventLog for MemoryLog {
     }
 }
 
-/// [`Checkpoints`] in memory, in the store of a [`MemoryLog`].
+/// [`Checkpoints`] and [`ForeignPositions`] in memory, in the store of a [`MemoryLog`].
 #[derive(Clone, Default)]
 pub struct MemoryCheckpoints {
     state: Arc<Mutex<SavedLog>>,
@@ -240,6 +252,12 @@ impl MemoryCheckpoints {
     #[must_use]
     pub fn at(&self, reader: &str, partition: Partition) -> Sequence {
         lock(&self.state).checkpoints.get(&(reader.to_owned(), partition)).copied().unwrap_or_default()
+    }
+
+    /// Where a reader of another context's stream is.
+    #[must_use]
+    pub fn imported(&self, reader: &str) -> Option<ForeignPosition> {
+        lock(&self.state).foreign.get(reader).copied()
     }
 
     /// Puts a reader somewhere else, wherever it is: what a person does.
@@ -269,5 +287,32 @@ impl Checkpoints for MemoryCheckpoints {
             Ok(answers.collect())
         };
         self.way.call(Call::CheckpointsAdvance, advance).await
+    }
+}
+
+impl ForeignPositions for MemoryCheckpoints {
+    async fn position(&self, reader: &str) -> PortResult<Option<ForeignPosition>> {
+        let find = || Ok(self.imported(reader));
+        self.way.call(Call::ForeignPosition, find).await
+    }
+
+    async fn advance(
+        &self,
+        reader: &str,
+        from: Option<ForeignPosition>,
+        to: Option<ForeignPosition>,
+    ) -> PortResult<bool> {
+        let advance = || {
+            let foreign = &mut lock(&self.state).foreign;
+            if foreign.get(reader).copied() != from {
+                return Ok(false);
+            }
+            match to {
+                Some(to) => foreign.insert(reader.to_owned(), to),
+                None => foreign.remove(reader),
+            };
+            Ok(true)
+        };
+        self.way.call(Call::ForeignAdvance, advance).await
     }
 }

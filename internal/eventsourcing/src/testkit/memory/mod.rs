@@ -8,12 +8,16 @@
 //!
 //! - `mod.rs`: [`Interference`]: where a simulator stands between a loop and its ports
 //! - `queue`: [`MemoryQueue`], `replies`: [`MemoryReplies`]
-//! - `log`: [`MemoryLog`], `commit`: what a commit checks; [`MemoryCheckpoints`]
+//! - `log`: [`MemoryLog`], `commit`: what a commit checks; [`MemoryCheckpoints`], and foreign positions with them
 //! - `bus`: [`MemoryBus`]
 //! - `read_models`: [`MemoryReadModels`]
+//! - `leases`: [`MemoryLeases`], by the clock of a world
+//! - `foreign`: [`MemoryForeignEvents`], and [`MemoryDeadLetters`]
 
 mod bus;
 mod commit;
+mod foreign;
+mod leases;
 mod log;
 mod queue;
 mod read_models;
@@ -27,6 +31,8 @@ use std::task::{Context, Poll};
 use crate::ports::{PortError, PortResult};
 
 pub use bus::{MemoryBus, SavedBus};
+pub use foreign::{MemoryDeadLetters, MemoryForeignEvents, SavedForeignEvents};
+pub use leases::MemoryLeases;
 pub use log::{MemoryCheckpoints, MemoryLog, SavedLog};
 pub use queue::{MemoryQueue, SavedQueue};
 pub use read_models::{MemoryReadModels, SavedReadModels};
@@ -57,6 +63,14 @@ pub enum Call {
     ModelsRow,
     ModelsRows,
     RepliesSend,
+    LeasesRenew,
+    LeasesLeave,
+    ForeignCreatedAt,
+    ForeignMessage,
+    ForeignRead,
+    ForeignPosition,
+    ForeignAdvance,
+    DeadLettersKeep,
 }
 
 impl Call {
@@ -72,7 +86,11 @@ impl Call {
             | Self::CheckpointsAdvance
             | Self::BusPublish
             | Self::ModelsApply
-            | Self::RepliesSend => true,
+            | Self::RepliesSend
+            | Self::LeasesRenew
+            | Self::LeasesLeave
+            | Self::ForeignAdvance
+            | Self::DeadLettersKeep => true,
             Self::QueueCreatedAt
             | Self::QueueMessage
             | Self::QueueRead
@@ -84,7 +102,11 @@ impl Call {
             | Self::BusRead
             | Self::ModelsCheckpoints
             | Self::ModelsRow
-            | Self::ModelsRows => false,
+            | Self::ModelsRows
+            | Self::ForeignCreatedAt
+            | Self::ForeignMessage
+            | Self::ForeignRead
+            | Self::ForeignPosition => false,
         }
     }
 }

@@ -7,12 +7,14 @@ use super::{Call, Interference, Way, lock};
 use crate::command::{Bundle, Slot, unpack};
 use crate::environment::Doorbells;
 use crate::partition::Partition;
-use crate::ports::{CommandQueue, PortResult, QueuedMessage};
+use crate::ports::{CommandQueue, PortError, PortResult, QueuedMessage};
 
 /// A [`CommandQueue`] in memory. Numbers are given over all partitions and never twice.
 #[derive(Clone)]
 pub struct MemoryQueue {
     state: Arc<Mutex<SavedQueue>>,
+    /// Whose bundles are refused.
+    refused: Arc<Mutex<Option<Partition>>>,
     bells: Doorbells,
     way: Way,
 }
@@ -46,7 +48,7 @@ impl MemoryQueue {
     #[must_use]
     pub fn new(created_at: u64) -> Self {
         let state = Arc::new(Mutex::new(SavedQueue::new(created_at)));
-        Self { state, bells: Doorbells::default(), way: Way::default() }
+        Self { state, refused: Arc::default(), bells: Doorbells::default(), way: Way::default() }
     }
 
     /// Another handle on the same queue, on whose way somebody stands.
@@ -94,6 +96,11 @@ impl MemoryQueue {
         found.map(|stored| *stored = Arc::from(payload)).is_some()
     }
 
+    /// Has no room from now on for this partition's bundles. `None` takes it back.
+    pub fn refuse(&self, partition: Option<Partition>) {
+        *lock(&self.refused) = partition;
+    }
+
     /// Loses a message. `false`: there is none with this number.
     pub fn lose(&self, partition: Partition, message: u64) -> bool {
         lock(&self.state).messages.remove(&(partition, message)).is_some()
@@ -127,6 +134,9 @@ impl CommandQueue for MemoryQueue {
             bundles
                 .into_iter()
                 .map(|bundle| {
+                    if *lock(&self.refused) == Some(bundle.partition) {
+                        return Err(PortError::Full(format!("no room for partition {}", bundle.partition)));
+                    }
                     self.push(bundle.partition, &bundle.payload);
                     Ok(())
                 })
