@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::assignment::Assignment;
 use crate::partition::{Partition, Sequence};
 use crate::ports::{BusTail, EventBus, EventLog, PortError, Publication};
@@ -17,6 +19,13 @@ use crate::turn::{Progress, Trouble, Turn};
 /// Records read from the log, and published, at once.
 const BATCH: usize = 1024;
 
+/// After so many turns without work, all streams are asked again where they end: with the usual poll, every second. A bus that was
+/// killed may have lost what it had acknowledged, and whoever waits for that waits until it is there again.
+const IDLE_TURNS: u32 = 10;
+
+/// After so many turns with work, one stream is asked: the others' traffic must not keep a quiet one from being looked at.
+const BUSY_TURNS: u32 = 32;
+
 /// The loop that publishes what is committed, for the partitions assigned to it.
 pub struct Relayer<L, B> {
     log: L,
@@ -24,19 +33,60 @@ pub struct Relayer<L, B> {
     assignment: Assignment,
     /// Where each stream ends; `None` where that has to be asked.
     streams: BTreeMap<Partition, Option<Sequence>>,
+    /// The ends that the log was seen to have.
+    proven: BTreeMap<Partition, BusTail>,
     rotation: Rotation,
+    /// Turns since a stream was last asked without need.
+    idle: u32,
+    busy: u32,
+    /// Whose stream is asked next.
+    suspects: Rotation,
 }
 
 impl<L: EventLog, B: EventBus> Relayer<L, B> {
     /// A relayer between a log and a bus.
     pub fn new(log: L, bus: B, assignment: Assignment) -> Self {
-        Self { log, bus, assignment, streams: BTreeMap::new(), rotation: Rotation::default() }
+        Self {
+            log,
+            bus,
+            assignment,
+            streams: BTreeMap::new(),
+            proven: BTreeMap::new(),
+            rotation: Rotation::default(),
+            idle: 0,
+            busy: 0,
+            suspects: Rotation::default(),
+        }
+    }
+
+    /// Nothing was to be done: from time to time, nothing is taken for granted either.
+    fn rest(&mut self) -> Progress {
+        self.idle += 1;
+        if self.idle >= IDLE_TURNS {
+            self.idle = 0;
+            self.streams.values_mut().for_each(|end| *end = None);
+        }
+        Progress::Idle
+    }
+
+    /// Something was done: from time to time, one stream is asked all the same.
+    fn work(&mut self) -> Progress {
+        self.busy += 1;
+        if self.busy >= BUSY_TURNS {
+            self.busy = 0;
+            let suspect = self.suspects.turn(self.streams.keys().copied().collect()).first().copied();
+            if let Some(end) = suspect.and_then(|partition| self.streams.get_mut(&partition)) {
+                *end = None;
+            }
+        }
+        Progress::Worked
     }
 
     /// Finds out where the streams end that are not known, and that the log has the same record there.
     async fn locate(&mut self) -> Result<(), Trouble> {
         let assigned = self.assignment.current();
         self.streams.retain(|partition, _| assigned.contains(partition));
+        self.proven.retain(|partition, _| assigned.contains(partition));
         for partition in assigned {
             self.streams.entry(partition).or_insert(None);
         }
@@ -46,7 +96,10 @@ impl<L: EventLog, B: EventBus> Relayer<L, B> {
             return Ok(());
         }
         for tail in self.bus.tails(&unknown).await.map_err(PortError::trouble)? {
-            self.compare(tail).await?;
+            if self.proven.get(&tail.partition) != Some(&tail) {
+                self.compare(tail).await?;
+                self.proven.insert(tail.partition, tail);
+            }
             self.streams.insert(tail.partition, Some(tail.last));
         }
         Ok(())
@@ -75,16 +128,19 @@ impl<L: EventLog, B: EventBus> Relayer<L, B> {
     }
 
     async fn publish(&mut self, publications: Vec<Publication>) -> Result<(), Trouble> {
-        let ends: Vec<(Partition, Option<Sequence>)> = publications
+        let ends: Vec<(Partition, Option<(Sequence, Uuid)>)> = publications
             .iter()
-            .map(|one| (one.partition, one.records.last().map(|record| record.sequence)))
+            .map(|one| (one.partition, one.records.last().map(|last| (last.sequence, last.record_id))))
             .collect();
         let answers = self.bus.publish(publications).await;
         let mut trouble = Ok(());
         for ((partition, end), answer) in ends.into_iter().zip(answers) {
             match answer {
                 Ok(()) => {
-                    self.streams.insert(partition, end);
+                    self.streams.insert(partition, end.map(|(last, _)| last));
+                    if let Some((last, record_id)) = end {
+                        self.proven.insert(partition, BusTail { partition, last, record_id: Some(record_id) });
+                    }
                 }
                 Err(error) => {
                     self.streams.insert(partition, None);
@@ -117,9 +173,17 @@ impl<L: EventLog, B: EventBus> Turn for Relayer<L, B> {
             return Ok(Progress::Idle);
         }
         let after = self.rotation.turn(after);
-        let records = self.log.read(&after, BATCH).await.map_err(PortError::trouble)?;
+        let records = match self.log.read(&after, BATCH).await {
+            Ok(records) => records,
+            Err(error) => {
+                // A log that was away may have been restored: it has to show again that it has what the bus has.
+                self.streams.clear();
+                self.proven.clear();
+                return Err(error.trouble());
+            }
+        };
         if records.is_empty() {
-            return Ok(Progress::Idle);
+            return Ok(self.rest());
         }
         let mut publications: Vec<Publication> = Vec::new();
         for (partition, records) in by_partition(records) {
@@ -128,7 +192,7 @@ impl<L: EventLog, B: EventBus> Turn for Relayer<L, B> {
             publications.push(Publication { partition, expected, records });
         }
         self.publish(publications).await?;
-        Ok(Progress::Worked)
+        Ok(self.work())
     }
 }
 

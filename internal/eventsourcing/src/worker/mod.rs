@@ -56,6 +56,11 @@ impl Default for WorkerLimits {
 /// How many existing aggregates are remembered. Existence never ends, so forgetting is only a matter of memory.
 const KNOWN: usize = 100_000;
 
+/// After so many turns without work, the queue forgets all that is worked off, however little it is: a queue that is full of few
+/// large messages takes no more, and would never come to the number after which it is purged. (Between the first of them and the
+/// last the loop has waited for a wake-up or a poll, so this is not the pause between two commands.)
+const IDLE_TURNS: u32 = 3;
+
 /// Why a batch was not decided.
 enum Undecided {
     /// The store did not load what it needs.
@@ -93,6 +98,8 @@ pub struct Worker<M: Model, L, Q, R, E> {
     /// of partitions, every second one would never be first in either.
     reads: Rotation,
     picks: Rotation,
+    /// Turns without work since the last one with work.
+    idle: u32,
 }
 
 impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<M, L, Q, R, E> {
@@ -119,6 +126,7 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
             existing: HashSet::new(),
             reads: Rotation::default(),
             picks: Rotation::default(),
+            idle: 0,
         }
     }
 
@@ -339,11 +347,20 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
         }
     }
 
-    async fn purge(&mut self) {
+    /// Nothing was to be done.
+    async fn rest(&mut self) {
+        self.idle = self.idle.saturating_add(1);
+        if self.idle == IDLE_TURNS {
+            self.purge(1).await;
+        }
+    }
+
+    /// Lets the queue forget what is worked off, of the partitions where it is so many messages.
+    async fn purge(&mut self, every: u64) {
         let due: Vec<_> = self
             .owned
             .iter()
-            .filter_map(|(partition, owned)| Some((*partition, owned.purge_due(self.limits.purge_every)?)))
+            .filter_map(|(partition, owned)| Some((*partition, owned.purge_due(every)?)))
             .collect();
         if due.is_empty() {
             return;
@@ -370,8 +387,10 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Turn fo
         self.read_on().await?;
         let batches = self.cut();
         if batches.is_empty() {
+            self.rest().await;
             return Ok(Progress::Idle);
         }
+        self.idle = 0;
         let attempts: Vec<Attempt> = batches.iter().filter_map(Batch::attempt).collect();
         let decided = match self.decide(batches).await {
             Ok(decided) => decided,
@@ -388,7 +407,7 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Turn fo
             }
         };
         self.commit(decided).await?;
-        self.purge().await;
+        self.purge(self.limits.purge_every).await;
         Ok(Progress::Worked)
     }
 }

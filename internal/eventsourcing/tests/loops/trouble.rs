@@ -249,6 +249,70 @@ fn a_relayer_fills_a_stream_that_lost_its_tail() {
 }
 
 #[test]
+fn a_relayer_that_has_nothing_to_do_fills_a_stream_that_lost_its_tail_all_the_same() {
+    let stage = Stage::new(7);
+    let partition = Partition::from_index(0);
+    for balance in 0..5 {
+        let command = Command::Open { account: stage.id_in(0), balance };
+        queue_in(&stage, 0, &[stage.envelope(&command).encode().unwrap()]);
+    }
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    let _relayer = stage.relayer("relayer");
+    stage.world.run_until(|| stage.bus.stream(partition).len() == 5, STEPS).unwrap();
+    stage.bus.truncate(partition, Sequence::new(2));
+    stage.world.run_until(|| stage.bus.stream(partition) == stage.log.records(partition), STEPS).unwrap();
+}
+
+#[test]
+fn a_quiet_stream_that_lost_its_tail_is_filled_while_others_are_busy() {
+    let stage = Stage::new(7);
+    let (quiet, busy) = (Partition::from_index(0), Partition::from_index(1));
+    let open = |partition: u16, balance| {
+        let command = Command::Open { account: stage.id_in(partition), balance };
+        queue_in(&stage, partition, &[stage.envelope(&command).encode().unwrap()]);
+    };
+    open(0, 1);
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    let _relayer = stage.relayer("relayer");
+    stage.world.run_until(|| stage.bus.stream(quiet).len() == 1, STEPS).unwrap();
+    stage.bus.truncate(quiet, Sequence::ZERO);
+    let mut opened = 0;
+    while stage.bus.stream(quiet).is_empty() {
+        opened += 1;
+        assert!(opened < 5000, "the quiet stream is looked at");
+        open(1, opened);
+        let relayed = || i64::try_from(stage.bus.stream(busy).len()) == Ok(opened);
+        stage.world.run_until(relayed, STEPS).unwrap();
+    }
+    assert!(opened > 1, "the relayer was busy");
+    assert_eq!(stage.bus.stream(quiet), stage.log.records(quiet));
+}
+
+#[test]
+fn a_log_that_is_restored_while_the_relayer_runs_halts_it() {
+    let mut stage = Stage::new(9);
+    let failing = stage.fail_once(Call::LogRead);
+    let open = |stage: &Stage, balance| {
+        let command = Command::Open { account: stage.id_in(0), balance };
+        queue_in(stage, 0, &[stage.envelope(&command).encode().unwrap()]);
+    };
+    let partition = Partition::from_index(0);
+    let empty = stage.log.save();
+    open(&stage, 1);
+    let worker = stage.worker("worker", WorkerLimits::default());
+    let relayer = stage.relayer("relayer");
+    stage.world.run_until(|| stage.bus.stream(partition).len() == 1, STEPS).unwrap();
+    worker.task.kill();
+
+    // A store that is restored does not answer meanwhile.
+    stage.log.restore(empty);
+    failing.store(true, Ordering::Relaxed);
+    stage.world.run_until(|| relayer.task.is_finished(), STEPS).unwrap();
+    let halted = relayer.task.take().unwrap().unwrap_err();
+    assert!(halted.reason.contains("behind the bus"), "{halted}");
+}
+
+#[test]
 fn a_log_that_is_behind_the_bus_or_went_another_way_halts_the_relayer() {
     let stage = Stage::new(8);
     let partition = Partition::from_index(0);
