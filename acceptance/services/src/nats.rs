@@ -1,0 +1,248 @@
+//! One NATS server with JetStream, started for one test.
+//!
+//! The rule this module protects: **a server that comes back is the same server**: same port, same store, and what it
+//! acknowledged is there, because every write is flushed.
+
+use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::{Ipv4Addr, TcpStream};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::{run, services};
+
+/// Ports for these servers lie below those that the kernel gives to outgoing connections (32768 and up), where one could sit
+/// on the port of a server that is just restarting, and beside those of `scripts/services`.
+const PORTS: Range<u16> = 10_000..20_000;
+
+/// A server may take half a minute to answer or to end: that many looks, with such a pause between them.
+const LOOKS: u32 = 15_000;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
+
+/// A NATS server of its own: own process, own port, own store in a temporary folder. It ends, and its folder goes, when it is
+/// dropped.
+#[derive(Debug)]
+pub struct NatsServer {
+    process: Option<Child>,
+    port: Port,
+    folder: TempDir,
+    program: PathBuf,
+    extra: String,
+}
+
+/// A port that no other test takes as long as this lives, not even while the server is down.
+#[derive(Debug)]
+pub struct Port {
+    number: u16,
+    _lock: File,
+}
+
+impl NatsServer {
+    /// Starts a server and returns when it answers.
+    ///
+    /// # Panics
+    ///
+    /// When it does not, with its log.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts a server with more lines of configuration, such as `authorization` or `tls`, and returns when it answers.
+    ///
+    /// # Panics
+    ///
+    /// When it does not, with its log.
+    #[must_use]
+    pub fn start_with(config: &str) -> Self {
+        let services = services();
+        // Inside the services' folder, so that `scripts/services down` finds a server whose test was killed.
+        let servers = services.folder().join("servers");
+        fs::create_dir_all(&servers).expect("the services' folder can be written");
+        let folder = tempfile::Builder::new().prefix("nats-").tempdir_in(&servers);
+        let mut server = Self {
+            process: None,
+            port: Port::free(services.folder()),
+            folder: folder.expect("the services' folder can be written"),
+            program: services.program("nats-server"),
+            extra: config.to_owned(),
+        };
+        while !server.try_start() {
+            server.port = Port::free(services.folder());
+        }
+        server
+    }
+
+    /// `nats://127.0.0.1:PORT`, where clients connect; it stays the same over [`NatsServer::start_again`].
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port.number)
+    }
+
+    /// The port on which clients connect.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port.number
+    }
+
+    /// The folder in which JetStream stores.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    /// Ends the server as a crash would (SIGKILL) and waits until it is gone. Nothing happens when it does not run.
+    ///
+    /// # Panics
+    ///
+    /// When the process cannot be ended.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("a child can be killed");
+            process.wait().expect("a child can be waited for");
+        }
+    }
+
+    /// Asks the server to end (SIGTERM) and waits until it is gone. Nothing happens when it does not run.
+    ///
+    /// # Panics
+    ///
+    /// When it does not end within half a minute, with its log.
+    pub fn stop(&mut self) {
+        if self.process.is_none() {
+            return;
+        }
+        self.signal("TERM");
+        let ended = within_patience(|| self.ended());
+        assert!(ended, "nats-server does not stop: {}", self.log());
+        self.process = None;
+    }
+
+    /// Starts the server again, where it was: same port, same store. Returns when it answers.
+    ///
+    /// # Panics
+    ///
+    /// When it runs already, or does not answer; with its log.
+    pub fn start_again(&mut self) {
+        assert!(self.process.is_none() || self.ended(), "nats-server runs already");
+        let started = within_patience(|| self.try_start());
+        assert!(started, "port {} is in use by somebody else", self.port.number);
+    }
+
+    /// Sends the server a signal by its name: `STOP` and `CONT` to freeze it and let it go on, `HUP` to make it read its
+    /// configuration again.
+    ///
+    /// # Panics
+    ///
+    /// When the server does not run.
+    pub fn signal(&self, name: &str) {
+        let process = self.process.as_ref().expect("a signal needs a running server");
+        run(Command::new("kill").args(["-s", name, &process.id().to_string()]));
+    }
+
+    /// What the server has logged, over all its starts.
+    ///
+    /// # Panics
+    ///
+    /// When the log cannot be read.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("nats.log")).expect("the server has a log")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn ended(&mut self) -> bool {
+        let Some(process) = &mut self.process else { return true };
+        process.try_wait().expect("a child can be waited for").is_some()
+    }
+
+    /// Starts the process and waits until it answers; false when somebody else has its port.
+    fn try_start(&mut self) -> bool {
+        let config = format!(
+            "host: 127.0.0.1\nport: {}\npid_file: \"{}\"\njetstream {{ store_dir: \"{}\", sync_interval: always }}\n{}\n",
+            self.port.number,
+            self.path("nats.pid").display(),
+            self.store().display(),
+            self.extra
+        );
+        fs::write(self.path("nats.conf"), config).expect("the server's folder can be written");
+        let log =
+            File::options().create(true).append(true).open(self.path("nats.log")).expect("a log can be made");
+        let before =
+            usize::try_from(log.metadata().expect("a log has a length").len()).expect("a log is short");
+        let process = Command::new(&self.program)
+            .arg("--config")
+            .arg(self.path("nats.conf"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file can be opened twice"))
+            .stderr(log)
+            .spawn();
+        self.process = Some(process.expect("nats-server can be started"));
+
+        let mut taken = false;
+        let settled = within_patience(|| {
+            if self.ended() {
+                taken = self.log()[before..].contains("address already in use");
+                assert!(taken, "nats-server ended: {}", self.log());
+                self.process = None;
+                return true;
+            }
+            self.log()[before..].contains("Server is ready") && listens(self.port.number)
+        });
+        assert!(settled, "nats-server does not answer: {}", self.log());
+        !taken
+    }
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Port {
+    /// Its number.
+    #[must_use]
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+
+    pub(crate) fn free(folder: &Path) -> Self {
+        let ports = folder.join("ports");
+        fs::create_dir_all(&ports).expect("the services' folder can be written");
+        // From a random place on, so that a client that outlived its test does not find another test's server where its own was.
+        let random =
+            usize::try_from(RandomState::new().build_hasher().finish() % 10_000).expect("it is below 10,000");
+        for number in PORTS.cycle().skip(random).take(PORTS.len()) {
+            let lock =
+                File::create(ports.join(number.to_string())).expect("the services' folder can be written");
+            if lock.try_lock().is_ok() && !listens(number) {
+                return Self { number, _lock: lock };
+            }
+        }
+        panic!("no port of {PORTS:?} is free");
+    }
+}
+
+fn listens(port: u16) -> bool {
+    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+/// Looks until it is so, for half a minute at most; whether it came to be so.
+fn within_patience(mut is_so: impl FnMut() -> bool) -> bool {
+    for _ in 0..LOOKS {
+        if is_so() {
+            return true;
+        }
+        sleep(BETWEEN_LOOKS);
+    }
+    false
+}
