@@ -1,1 +1,49 @@
-//! The distributed adapters of the command queue and of the event bus: NATS JetStream.
+//! The distributed adapters for NATS JetStream: command queue, event bus, other contexts' events, dead letters, replies
+//! and wake-ups.
+//!
+//! The rule this module protects: nobody shares a consumer. Whoever reads a stream reads it in order from a position that it
+//! stores itself; what the server keeps for a reader may be lost at any time.
+//!
+//! # Layout
+//!
+//! - [`settings`], [`connect`]: what a connection is made with; the connection, and what a server has to be
+//! - [`streams`], [`compare`]: the streams: created, read back, compared
+//! - [`queue`], [`bus`]: the command queue and the event bus
+//! - [`foreign`], [`dead`]: other contexts' events and dead letters
+//! - [`replies`], [`wake`]: outcomes and wake-ups between processes, which may be lost
+//! - [`event`], [`time`]: a record as a message
+//! - [`publish`]: messages in order, and their acknowledgements
+//! - [`tails`], [`window`], [`follower`], [`fetch`]: reading from any position: what came last from memory, the rest in pages
+//! - [`error`]: what an answer of the server means
+
+mod bus;
+mod compare;
+mod connect;
+mod dead;
+mod error;
+mod event;
+mod fetch;
+mod follower;
+mod foreign;
+mod publish;
+mod queue;
+mod replies;
+mod settings;
+mod streams;
+mod tails;
+#[cfg(test)]
+mod tests;
+mod time;
+mod wake;
+mod window;
+
+pub use bus::NatsBus;
+pub use connect::{Nats, connect};
+pub use dead::NatsDeadLetters;
+pub use error::NatsError;
+pub use foreign::NatsForeignEvents;
+pub use queue::NatsQueue;
+pub use replies::{NatsReplies, reply_address};
+pub use settings::Connect;
+pub use streams::Streams;
+pub use wake::Wake;

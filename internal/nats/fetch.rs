@@ -1,0 +1,148 @@
+//! Pages straight from the server, for who stands outside the windows.
+//!
+//! The rule this module protects: a page is what the stream has behind a position, without a gap, and says whether that was
+//! all. Many lanes are asked at once, and what they may bring is bounded.
+
+use std::collections::BTreeMap;
+
+use async_nats::{HeaderMap, Message, StatusCode};
+use bytes::Bytes;
+use eventsourcing::partition::Partition;
+use eventsourcing::ports::{PortError, PortResult};
+use futures_util::StreamExt as _;
+use futures_util::future::try_join_all;
+use serde_json::json;
+
+use super::connect::{PATIENCE, connection_lost};
+use super::error::missing;
+use super::tails::{Lanes, Shared};
+
+/// The most bytes that are asked for at once, over all lanes. One message is sent whatever its size.
+const PAGE_BYTES: usize = 8 * 1024 * 1024;
+
+/// What a lane has behind a position.
+pub(super) struct Page<T> {
+    pub(super) items: Vec<T>,
+    /// The last item's position, or the one that was asked for.
+    pub(super) last: u64,
+    /// Whether there was nothing behind it.
+    pub(super) at_end: bool,
+    bytes: usize,
+}
+
+/// Pages of these lanes, until there are `limit` items in all, or no more, or about as many bytes as may be.
+pub(super) async fn fetch<L: Lanes>(
+    shared: &Shared<L>,
+    after: &[(Partition, u64)],
+    limit: usize,
+) -> PortResult<BTreeMap<Partition, Page<L::Item>>> {
+    let begin = |(lane, after): &(Partition, u64)| {
+        (*lane, Page { items: Vec::new(), last: *after, at_end: false, bytes: 0 })
+    };
+    let mut pages: BTreeMap<Partition, Page<L::Item>> = after.iter().map(begin).collect();
+    loop {
+        let items: usize = pages.values().map(|page| page.items.len()).sum();
+        let bytes: usize = pages.values().map(|page| page.bytes).sum();
+        let open: Vec<(Partition, u64)> =
+            pages.iter().filter(|(_, page)| !page.at_end).map(|(lane, page)| (*lane, page.last)).collect();
+        let left = limit.saturating_sub(items);
+        if open.is_empty() || left == 0 || bytes >= PAGE_BYTES {
+            return Ok(pages);
+        }
+        let share = left.div_ceil(open.len());
+        let most = PAGE_BYTES.div_ceil(open.len());
+        let more = open.iter().map(|(lane, last)| page(shared, *lane, *last, share, most));
+        for ((lane, _), more) in open.iter().zip(try_join_all(more).await?) {
+            if let Some(page) = pages.get_mut(lane) {
+                page.items.extend(more.items);
+                page.bytes += more.bytes;
+                page.last = more.last;
+                page.at_end = more.at_end;
+            }
+        }
+    }
+}
+
+async fn page<L: Lanes>(
+    shared: &Shared<L>,
+    lane: Partition,
+    after: u64,
+    most: usize,
+    most_bytes: usize,
+) -> PortResult<Page<L::Item>> {
+    let nats = &shared.nats;
+    nats.connected()?;
+    let lost = nats.lost();
+    let reading = async {
+        let stream = shared.lanes.stream(lane);
+        let unavailable = |error: String| PortError::Unavailable(format!("{stream}: {error}"));
+        let inbox = nats.client().new_inbox();
+        let subscribed = nats.client().subscribe(inbox.clone()).await;
+        let mut answers = subscribed.map_err(|error| unavailable(error.to_string()))?;
+        let request = json!({
+            "seq": after + 1,
+            "batch": most,
+            "max_bytes": most_bytes,
+            "next_by_subj": shared.lanes.filter(lane),
+        });
+        let subject = format!("$JS.API.DIRECT.GET.{stream}");
+        let sent = nats.client().publish_with_reply(subject, inbox, Bytes::from(request.to_string())).await;
+        sent.map_err(|error| unavailable(error.to_string()))?;
+        let mut page = Page { items: Vec::new(), last: after, at_end: false, bytes: 0 };
+        loop {
+            let answer = tokio::time::timeout(PATIENCE, answers.next()).await;
+            let answer = answer.map_err(|_| unavailable("a page did not come in time".to_owned()))?;
+            let answer = answer.ok_or_else(connection_lost)?;
+            if read(shared, lane, &stream, answer, &mut page)? {
+                return Ok(page);
+            }
+        }
+    };
+    tokio::select! {
+        page = reading => page,
+        () = lost => Err(connection_lost()),
+    }
+}
+
+/// Reads one answer into the page. `true`: it was the last.
+fn read<L: Lanes>(
+    shared: &Shared<L>,
+    lane: Partition,
+    stream: &str,
+    answer: Message,
+    page: &mut Page<L::Item>,
+) -> PortResult<bool> {
+    match answer.status {
+        None | Some(StatusCode::OK) => {}
+        // The end of the batch.
+        Some(status) if status.as_u16() == 204 => {
+            page.at_end = number(answer.headers.as_ref(), "Nats-Num-Pending") == Some(0);
+            return Ok(true);
+        }
+        Some(StatusCode::NOT_FOUND) => {
+            page.at_end = true;
+            return Ok(true);
+        }
+        Some(StatusCode::NO_RESPONDERS) => return Err(PortError::Unavailable(missing(stream))),
+        Some(status) => {
+            let what = answer.description.unwrap_or_default();
+            return Err(PortError::Unavailable(format!("{stream}: the server says {status} {what}")));
+        }
+    }
+    let headers = answer.headers.as_ref();
+    let broken = |what: &str| PortError::Broken(format!("{stream}: {what}"));
+    let sequence = number(headers, "Nats-Sequence").ok_or_else(|| broken("a message without its number"))?;
+    let subject = headers.and_then(|headers| headers.get("Nats-Subject"));
+    let subject = subject.ok_or_else(|| broken("a message without its subject"))?.as_str().to_owned();
+    if sequence <= page.last || (L::GAPLESS && sequence != page.last + 1) {
+        return Err(broken(&format!("message {sequence} comes after {}", page.last)));
+    }
+    page.items.push(shared.lanes.item(lane, sequence, &subject, &answer.payload)?);
+    page.bytes += answer.payload.len();
+    page.last = sequence;
+    Ok(false)
+}
+
+fn number(headers: Option<&HeaderMap>, name: &str) -> Option<u64> {
+    headers?.get(name)?.as_str().parse().ok()
+}

@@ -1,0 +1,199 @@
+//! The command queue: the stream COMMANDS.
+//!
+//! The rule this module protects: what was answered is on disk, and of one partition only one bundle is under way at a
+//! time. A connection that breaks takes what is written to it along and keeps what waits behind: with two under way,
+//! the second could be stored without the first, or in front of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::{RawMessageError, RawMessageErrorKind};
+use bytes::Bytes;
+use eventsourcing::command::Bundle;
+use eventsourcing::environment::Doorbells;
+use eventsourcing::partition::Partition;
+use eventsourcing::ports::{CommandQueue, PortError, PortResult, QueuedMessage};
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use super::connect::{Nats, connection_lost};
+use super::error::{api_error, missing};
+use super::publish::{Outgoing, publish};
+use super::streams::{COMMANDS, command_subject, created_at};
+use super::tails::{Lanes, Tails};
+
+/// The lanes of COMMANDS.
+pub(super) struct Commands;
+
+impl Lanes for Commands {
+    type Item = QueuedMessage;
+    const GAPLESS: bool = false;
+
+    fn stream(&self, _: Partition) -> String {
+        COMMANDS.to_owned()
+    }
+
+    fn filter(&self, lane: Partition) -> String {
+        command_subject(lane)
+    }
+
+    fn item(&self, lane: Partition, sequence: u64, _: &str, payload: &Bytes) -> PortResult<QueuedMessage> {
+        Ok(QueuedMessage { partition: lane, message: sequence, payload: Arc::from(&**payload) })
+    }
+}
+
+/// The command queue. A clone shares what was read, and is a reader of its own: it is told by itself when what it has
+/// proven has to be proven again.
+#[derive(Clone)]
+pub struct NatsQueue(Tails<Commands>);
+
+impl NatsQueue {
+    /// The queue of this connection.
+    #[must_use]
+    pub fn new(nats: &Nats) -> Self {
+        Self(Tails::new(nats.clone(), Commands, true))
+    }
+
+    /// What rings when commands arrive, of those partitions that are read.
+    #[must_use]
+    pub fn bells(&self) -> &Doorbells {
+        self.0.bells()
+    }
+
+    /// One bundle of each partition at most.
+    async fn wave(&self, bundles: Vec<(usize, Bundle)>) -> Vec<(usize, Partition, PortResult<()>)> {
+        let generation = self.0.generation();
+        let places: Vec<(usize, Partition)> =
+            bundles.iter().map(|(index, bundle)| (*index, bundle.partition)).collect();
+        let outgoing = bundles.into_iter().map(|(_, bundle)| Outgoing {
+            subject: command_subject(bundle.partition),
+            headers: HeaderMap::new(),
+            payload: bundle.payload.into(),
+        });
+        let stored = publish(self.0.nats(), outgoing.collect()).await;
+        let answer = |((index, partition), stored): (_, PortResult<u64>)| {
+            let stored = stored.map(|sequence| self.0.acknowledged(generation, partition, sequence));
+            (index, partition, stored)
+        };
+        places.into_iter().zip(stored).map(answer).collect()
+    }
+}
+
+impl CommandQueue for NatsQueue {
+    async fn created_at(&self) -> PortResult<u64> {
+        let created_at = created_at(self.0.nats(), COMMANDS).await?;
+        self.0.created(COMMANDS, created_at);
+        Ok(created_at)
+    }
+
+    async fn enqueue(&self, bundles: Vec<Bundle>) -> Vec<PortResult<()>> {
+        let mut answers: Vec<PortResult<()>> = vec![Err(connection_lost()); bundles.len()];
+        let mut refused: BTreeMap<Partition, PortError> = BTreeMap::new();
+        let most = self.0.nats().max_payload();
+        let mut waiting: Vec<(usize, Bundle)> = bundles.into_iter().enumerate().collect();
+        while !waiting.is_empty() {
+            let mut wave: Vec<(usize, Bundle)> = Vec::new();
+            let mut taken: BTreeSet<Partition> = BTreeSet::new();
+            let mut later = Vec::new();
+            for (index, bundle) in waiting {
+                let (partition, bytes) = (bundle.partition, bundle.payload.len());
+                if let Some(error) = refused.get(&partition) {
+                    // Those behind it fail too, or they would overtake it.
+                    answers[index] = Err(error.clone());
+                } else if taken.contains(&partition) {
+                    later.push((index, bundle));
+                } else if bytes > most {
+                    let error = PortError::Content(format!("{bytes} bytes, the server takes {most}"));
+                    refused.insert(partition, error.clone());
+                    answers[index] = Err(error);
+                } else {
+                    taken.insert(partition);
+                    wave.push((index, bundle));
+                }
+            }
+            for (index, partition, stored) in self.wave(wave).await {
+                if let Err(error) = &stored {
+                    refused.insert(partition, error.clone());
+                }
+                answers[index] = stored;
+            }
+            waiting = later;
+        }
+        answers
+    }
+
+    async fn message(&self, partition: Partition, message: u64) -> PortResult<Option<QueuedMessage>> {
+        let found = stored(self.0.nats(), COMMANDS, Which::Number(message)).await?;
+        let found = found.filter(|found| found.subject.as_str() == command_subject(partition));
+        found
+            .map(|found| Commands.item(partition, found.sequence, &found.subject, &found.payload))
+            .transpose()
+    }
+
+    async fn read(&self, after: &[(Partition, u64)], limit: usize) -> PortResult<Vec<QueuedMessage>> {
+        self.0.read(after, limit).await
+    }
+
+    async fn purge(&self, before: &[(Partition, u64)]) -> PortResult<()> {
+        let purges = before.iter().filter(|(_, before)| *before > 1).map(async |(partition, before)| {
+            let request = json!({"filter": command_subject(*partition), "seq": before});
+            let subject = format!("STREAM.PURGE.{COMMANDS}");
+            let purged = self.0.nats().request::<Value>(&subject, &request).await?;
+            purged.map_err(|error| api_error(COMMANDS, &error))?;
+            self.0.purged(*partition, *before);
+            Ok(())
+        });
+        join_all(purges).await.into_iter().collect()
+    }
+}
+
+/// Which message of a stream.
+pub(super) enum Which {
+    /// The one with this number.
+    Number(u64),
+    /// The last one under these subjects.
+    Last(String),
+}
+
+/// A stored message, as the stream's leader has it, and nobody else: another copy may be behind.
+pub(super) async fn stored(nats: &Nats, stream: &str, which: Which) -> PortResult<Option<StreamMessage>> {
+    nats.connected()?;
+    let lost = nats.lost();
+    let asking = async {
+        let unavailable =
+            |error: &dyn std::fmt::Display| PortError::Unavailable(format!("{stream}: {error}"));
+        let handle =
+            nats.jetstream().get_stream_no_info(stream).await.map_err(|error| unavailable(&error))?;
+        let asked = handle.raw_message_builder();
+        let asked = match which {
+            // Numbers begin with 1; 0 would ask for nothing in particular.
+            Which::Number(0) => return Ok(None),
+            Which::Number(number) => asked.sequence(number),
+            Which::Last(subjects) => asked.last_by_subject(subjects),
+        };
+        match asked.send().await {
+            Ok(message) => Ok(Some(message)),
+            Err(error) => unstored(stream, &error),
+        }
+    };
+    tokio::select! {
+        answer = asking => answer,
+        () = lost => Err(connection_lost()),
+    }
+}
+
+fn unstored(stream: &str, error: &RawMessageError) -> PortResult<Option<StreamMessage>> {
+    match error.kind() {
+        RawMessageErrorKind::NoMessageFound => Ok(None),
+        RawMessageErrorKind::JetStream(refusal) if refusal.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+            Err(PortError::Unavailable(missing(stream)))
+        }
+        RawMessageErrorKind::JetStream(refusal) => Err(api_error(stream, &refusal)),
+        RawMessageErrorKind::InvalidSubject | RawMessageErrorKind::Other => {
+            Err(PortError::Unavailable(format!("{stream}: {error}")))
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The read models' tables, as they are described in code.
+//!
+//! The rule this module protects: tables that were made for another description are not opened, and never altered: what
+//! they hold can be built anew from the log.
+
+use std::fmt::Write as _;
+
+use eventsourcing::ports::{Column, ColumnType, PortError, PortResult, ReadModelSchema, Table};
+use sqlx::AssertSqlSafe;
+
+use super::connect::Session;
+use super::error::OpenError;
+use super::sql::{Values, get};
+
+/// Texts are compared by their bytes: nothing here is sorted for people, and an index does not depend on the system's
+/// locales.
+const fn sql_type(column: &Column) -> &'static str {
+    match column.kind {
+        ColumnType::Integer => "bigint",
+        ColumnType::Text => "text COLLATE \"C\"",
+        ColumnType::Uuid => "uuid",
+    }
+}
+
+/// The type of a column's values on their way, as an array.
+pub(super) const fn array_type(column: &Column) -> &'static str {
+    match column.kind {
+        ColumnType::Integer => "bigint[]",
+        ColumnType::Text => "text[]",
+        ColumnType::Uuid => "uuid[]",
+    }
+}
+
+/// What a database says of its tables: it must be the same to be opened.
+fn describe(models: &ReadModelSchema) -> String {
+    let mut text = format!("readmodels-{}", models.version);
+    for table in models.tables {
+        // Writing to a String does not fail.
+        let _written = write!(text, " {}(", table.name);
+        for (index, column) in table.columns.iter().enumerate() {
+            let (comma, indexed) = (if index == 0 { "" } else { "," }, if column.indexed { "*" } else { "" });
+            let kind = match column.kind {
+                ColumnType::Integer => "integer",
+                ColumnType::Text => "text",
+                ColumnType::Uuid => "uuid",
+            };
+            let _written = write!(text, "{comma}{} {kind}{indexed}", column.name);
+        }
+        text.push(')');
+    }
+    text
+}
+
+fn create(models: &ReadModelSchema) -> String {
+    let mut sql = String::new();
+    for Table { name, columns } in models.tables {
+        let _written = write!(sql, "CREATE TABLE \"{name}\" (\"key\" uuid PRIMARY KEY");
+        for column in *columns {
+            let _written = write!(sql, ", \"{}\" {}", column.name, sql_type(column));
+        }
+        sql.push_str(") WITH (fillfactor = 80);\n");
+        for Column { name: column, .. } in columns.iter().filter(|column| column.indexed) {
+            let _written =
+                writeln!(sql, "CREATE INDEX \"{name}_by_{column}\" ON \"{name}\" (\"{column}\", \"key\");");
+        }
+    }
+    sql
+}
+
+/// Makes the tables where there are none, in the transaction that is open.
+pub(super) async fn make(session: &mut Session, models: &ReadModelSchema) -> Result<(), OpenError> {
+    if described(session).await?.is_none() {
+        session.execute(AssertSqlSafe(create(models))).await?;
+        let values = session.read(|| Values::default().and(describe(models)))?;
+        session.rows("INSERT INTO read_models (description) VALUES ($1)", values).await?;
+    }
+    check(session, models).await
+}
+
+/// Checks that the tables are those that are described.
+pub(super) async fn check(session: &mut Session, models: &ReadModelSchema) -> Result<(), OpenError> {
+    let (database, asked) = (session.database.clone(), describe(models));
+    match described(session).await? {
+        Some(stored) if stored == asked => Ok(()),
+        Some(stored) => Err(OpenError::ReadModels { database, stored, asked }),
+        None => Err(OpenError::Unprepared { database, reason: "there are no read models".to_owned() }),
+    }
+}
+
+async fn described(session: &mut Session) -> Result<Option<String>, OpenError> {
+    let rows = session.rows("SELECT description FROM read_models", Values::default()).await?;
+    session.read(|| rows.first().map(|row| get(row, 0)).transpose())
+}
+
+/// The table of this name.
+pub(super) fn table(tables: &'static [Table], name: &str) -> PortResult<(usize, &'static Table)> {
+    let found = tables.iter().enumerate().find(|(_, table)| table.name == name);
+    found.ok_or_else(|| PortError::Broken(format!("there is no read model {name}")))
+}
+
+/// The index of the column of this name.
+pub(super) fn column(table: &Table, name: &str) -> PortResult<usize> {
+    let found = table.columns.iter().position(|column| column.name == name);
+    found.ok_or_else(|| PortError::Broken(format!("the read model {} has no column {name}", table.name)))
+}
