@@ -1,5 +1,5 @@
-//! Measures a running platform from outside: how many commands a second it takes and projects, and how long a lone
-//! client waits for a bid to settle.
+//! Measures a running platform from outside: how many commands a second it takes and projects; how long a command takes
+//! to be projected at a rate below that; and how long a lone client waits for a bid to settle.
 //!
 //! `cargo bench --bench platform -- --help`
 
@@ -45,6 +45,9 @@ struct Settings {
     /// For how long they sell invoices
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// How many commands a second are offered, whether or not the platform keeps up; 0: not at all
+    #[arg(long, default_value_t = 500)]
+    offered: u32,
     /// How many bids the lone client places
     #[arg(long, default_value_t = 200)]
     bids: usize,
@@ -56,8 +59,15 @@ struct Settings {
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     let settings = Settings::parse();
-    sell(&settings).await;
-    settle(&settings).await;
+    if settings.clients > 0 {
+        sell(&settings).await;
+    }
+    if settings.offered > 0 {
+        offer(&settings).await;
+    }
+    if settings.bids > 0 {
+        settle(&settings).await;
+    }
 }
 
 fn eur(units: i64) -> Money {
@@ -130,6 +140,69 @@ async fn sell(settings: &Settings) {
         count / projected.as_secs_f64(),
         percentiles(latencies)
     );
+}
+
+/// Rings so many times a second, from a thread of the operating system: tokio's timers are a millisecond coarse.
+fn metronome(rate: u32, duration: Duration) -> tokio::sync::mpsc::UnboundedReceiver<Instant> {
+    let (beat, beats) = tokio::sync::mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        let begin = Instant::now();
+        for number in 0..u32::MAX {
+            let due = begin + Duration::from_secs(1) * number / rate;
+            if due > begin + duration {
+                return;
+            }
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if beat.send(due).is_err() {
+                return;
+            }
+        }
+    });
+    beats
+}
+
+/// Offers commands at a steady rate. What is measured begins when a command was due, and not when it was sent.
+async fn offer(settings: &Settings) {
+    let issuer_id = Uuid::now_v7().to_string();
+    let name = "Bench".to_owned();
+    register(settings, Event::IssuerRegistered(IssuerRegistered { issuer_id: issuer_id.clone(), name }))
+        .await;
+    let mut channels = Vec::new();
+    for _ in 0..settings.connections {
+        let commands = CommandServiceClient::connect(settings.commands.clone()).await.unwrap();
+        let queries = QueryServiceClient::connect(settings.queries.clone()).await.unwrap();
+        channels.push((commands, queries));
+    }
+    let mut beats = metronome(settings.offered, Duration::from_secs(settings.seconds));
+    let mut calls = Vec::new();
+    while let Some(due) = beats.recv().await {
+        let (mut commands, mut queries) = channels[calls.len() % channels.len()].clone();
+        let issuer_id = issuer_id.clone();
+        calls.push(tokio::spawn(async move {
+            let request = SellInvoiceRequest {
+                issuer_id,
+                asking_price: Some(eur(100)),
+                ..SellInvoiceRequest::default()
+            };
+            let command_id = commands.sell_invoice(request).await.unwrap().into_inner().command_id;
+            let accepted = Instant::now();
+            let request = WaitCommandRequest { command_id, wait: None };
+            let command = queries.wait_command(request).await.unwrap().into_inner().command.unwrap();
+            assert!(!command.token.is_empty(), "{command:?}");
+            (accepted - due, accepted.elapsed(), due.elapsed())
+        }));
+    }
+    let (mut accepted, mut projected, mut total) = (Vec::new(), Vec::new(), Vec::new());
+    for call in calls {
+        let (until_accepted, until_projected, both) = call.await.unwrap();
+        accepted.push(until_accepted);
+        projected.push(until_projected);
+        total.push(both);
+    }
+    println!("offered: {}/s for {} s, {} commands", settings.offered, settings.seconds, total.len());
+    println!("  due to accepted:       {}", percentiles(accepted));
+    println!("  accepted to projected: {}", percentiles(projected));
+    println!("  due to projected:      {}", percentiles(total));
 }
 
 async fn settle(settings: &Settings) {

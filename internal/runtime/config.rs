@@ -93,7 +93,7 @@ pub fn settings<S: Parser>(
     })
 }
 
-fn read<S: Parser>(arguments: Vec<OsString>) -> Result<S, clap::Error> {
+pub(super) fn read<S: Parser>(arguments: Vec<OsString>) -> Result<S, clap::Error> {
     let mut command = without_settings_of_others(S::command(), &arguments);
     if let Some(path) = file_named(&command, &arguments) {
         let file = std::fs::read_to_string(&path).map_err(|error| {
@@ -175,23 +175,41 @@ pub const NAMES: &[&str] = &[
     "FINANCING_LOG_FORMAT",
     "FINANCING_LOG",
     "FINANCING_CONFIG",
+    "FINANCING_HEALTH_ADDR",
+    "FINANCING_COMMAND_DATABASE_URL",
+    "FINANCING_COMMAND_DATABASE_CONNECTIONS",
+    "FINANCING_QUERY_DATABASE_URL",
+    "FINANCING_QUERY_DATABASE_CONNECTIONS",
+    "FINANCING_NATS_URL",
+    "FINANCING_NATS_USER",
+    "FINANCING_NATS_PASSWORD",
+    "FINANCING_NATS_TOKEN",
+    "FINANCING_NATS_NKEY",
+    "FINANCING_NATS_CREDENTIALS",
+    "FINANCING_NATS_CA",
+    "FINANCING_NATS_CERTIFICATE",
+    "FINANCING_NATS_KEY",
+    "FINANCING_NATS_TLS",
+    "FINANCING_NATS_REPLICAS",
+    "FINANCING_NATS_DUPLICATE_WINDOW",
+    "FINANCING_QUEUE_BYTES",
 ];
 
-fn bind_address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn bind_address(text: &str) -> Result<SocketAddr, String> {
     text.to_socket_addrs()
         .map_err(|error| format!("expected host:port: {error}"))?
         .next()
         .ok_or_else(|| "the host has no address".to_owned())
 }
 
-fn partitions(text: &str) -> Result<PartitionCount, String> {
+pub(super) fn partitions(text: &str) -> Result<PartitionCount, String> {
     text.parse()
         .ok()
         .and_then(PartitionCount::new)
         .ok_or_else(|| format!("expected a number from 1 to {}", PartitionCount::MAX))
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     text.parse()
         .ok()
         .filter(|seconds| *seconds <= 3600)

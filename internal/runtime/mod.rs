@@ -4,19 +4,23 @@
 //!
 //! - [`client`]: what every gRPC client in the house shares
 //! - [`config`]: settings from flags, environment and file
+//! - [`distributed`]: the platform on PostgreSQL and NATS, one process per component
 //! - [`embedded`]: the platform in one process
 //! - [`environment`]: the machine's clock and randomness
 //! - [`populate`]: registers issuers and investors
 //! - [`process`]: what every program does around its work
+//! - [`settings`]: the settings of the distributed programs
 //! - [`shell`]: a client for the shell
 //! - [`signals`], [`supervise`], [`telemetry`]: stopping, dying, telling
 
 pub mod client;
 pub mod config;
+pub mod distributed;
 pub mod embedded;
 pub mod environment;
 pub mod populate;
 pub mod process;
+pub mod settings;
 pub mod shell;
 pub mod signals;
 pub mod supervise;

@@ -6,7 +6,9 @@
 use std::fmt::Write as _;
 
 use clap::Parser;
+use domain::integration::{INVESTOR_REGISTERED, ISSUER_REGISTERED, Registering};
 use eventsourcing::environment::Environment as _;
+use eventsourcing::importer::{Translate as _, Translated};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use uuid::Uuid;
 
@@ -18,7 +20,9 @@ use crate::api::proto::registering::v1::{
 
 use super::client::{ClientError, Commands, Queries, amount, connect, timed};
 use super::config::{FileSettings, client_address};
+use super::distributed::once;
 use super::environment::SystemEnvironment;
+use super::settings::NatsSettings;
 
 /// Events in one call: with names of this size far below the limit of a request.
 const CHUNK: usize = 200;
@@ -55,6 +59,12 @@ pub struct PopulateSettings {
     /// Makes the ids repeatable: the same word gives the same ids, and registers them once
     #[arg(long)]
     pub seed: Option<String>,
+    /// Publish to NATS, as a context that has access to the bus does, and not over gRPC
+    #[arg(long)]
+    pub nats: bool,
+    /// How to reach NATS
+    #[command(flatten)]
+    pub connection: NatsSettings,
     /// Where else settings come from
     #[command(flatten)]
     pub file: FileSettings,
@@ -74,7 +84,6 @@ struct Registration {
 /// When the platform cannot be reached, or refuses.
 pub async fn populate(settings: PopulateSettings) -> Result<String, ClientError> {
     let balance = amount(&settings.balance, &settings.currency)?;
-    let commands = Commands::new(connect(&settings.command_addr).await?);
     let queries = Queries::new(connect(&settings.query_addr).await?);
 
     let seed = settings.seed.as_deref();
@@ -84,12 +93,11 @@ pub async fn populate(settings: PopulateSettings) -> Result<String, ClientError>
 
     let events: Vec<IntegrationEvent> =
         issuers.iter().chain(&investors).map(|registration| registration.event.clone()).collect();
-    let mut command_ids = Vec::with_capacity(events.len());
-    for chunk in events.chunks(CHUNK) {
-        let request = PublishIntegrationEventsRequest { events: chunk.to_vec() };
-        let answer = commands.integration().publish_integration_events(timed(request)).await?;
-        command_ids.extend(answer.into_inner().command_ids);
-    }
+    let command_ids = if settings.nats {
+        over_nats(&settings, &events).await?
+    } else {
+        over_grpc(&settings, &events).await?
+    };
     stream::iter(command_ids)
         .map(|command_id| {
             let queries = &queries;
@@ -99,6 +107,72 @@ pub async fn populate(settings: PopulateSettings) -> Result<String, ClientError>
         .try_collect::<Vec<()>>()
         .await?;
     Ok(report(&settings, &issuers, &investors))
+}
+
+async fn over_grpc(
+    settings: &PopulateSettings,
+    events: &[IntegrationEvent],
+) -> Result<Vec<String>, ClientError> {
+    let commands = Commands::new(connect(&settings.command_addr).await?);
+    let mut command_ids = Vec::with_capacity(events.len());
+    for chunk in events.chunks(CHUNK) {
+        let request = PublishIntegrationEventsRequest { events: chunk.to_vec() };
+        let answer = commands.integration().publish_integration_events(timed(request)).await?;
+        command_ids.extend(answer.into_inner().command_ids);
+    }
+    Ok(command_ids)
+}
+
+/// Says the same on the bus; answers with the ids of the commands that will follow, which derive from what is said.
+async fn over_nats(
+    settings: &PopulateSettings,
+    events: &[IntegrationEvent],
+) -> Result<Vec<String>, ClientError> {
+    let mut command_ids = Vec::with_capacity(events.len());
+    let mut messages = Vec::with_capacity(events.len());
+    for event in events {
+        let message = cloud_event(event)?;
+        match Registering.translate(&message.0, &message.1) {
+            Translated::Command { id, .. } => command_ids.push(id.to_string()),
+            Translated::Malformed(reason) => return Err(ClientError::Failed(reason)),
+            Translated::Ignored => return Err(ClientError::Failed("the platform ignores this".to_owned())),
+        }
+        messages.push(message);
+    }
+    let nats = once(&settings.connection, "populate").await.map_err(ClientError::Failed)?;
+    let published = nats.publish_registered(messages).await;
+    published.map_err(|error| ClientError::Failed(error.to_string()))?;
+    Ok(command_ids)
+}
+
+/// The event as a CloudEvent on the bus, and its subject: its data has the fields that the message has.
+fn cloud_event(event: &IntegrationEvent) -> Result<(String, Vec<u8>), ClientError> {
+    let (kind, event_type, party, data) = match &event.event {
+        Some(Event::IssuerRegistered(event)) => {
+            let data = serde_json::json!({ "issuer_id": event.issuer_id, "name": event.name });
+            ("issuer", ISSUER_REGISTERED, &event.issuer_id, data)
+        }
+        Some(Event::InvestorRegistered(event)) => {
+            let balance = event.balance.clone().unwrap_or_default();
+            let balance = serde_json::json!({
+                "currency_code": balance.currency_code, "units": balance.units, "nanos": balance.nanos
+            });
+            let data = serde_json::json!({ "investor_id": event.investor_id, "name": event.name, "balance": balance });
+            ("investor", INVESTOR_REGISTERED, &event.investor_id, data)
+        }
+        None => return Err(ClientError::Failed("an event without content".to_owned())),
+    };
+    let name = event_type.rsplit('.').next().unwrap_or(event_type);
+    let event = serde_json::json!({
+        "specversion": "1.0",
+        "id": SystemEnvironment.uuid(),
+        "source": "/registering",
+        "type": event_type,
+        "subject": format!("{kind}/{party}"),
+        "datacontenttype": "application/json",
+        "data": data,
+    });
+    Ok((format!("registering.events.{kind}.{name}"), event.to_string().into_bytes()))
 }
 
 async fn settled(queries: &Queries, command_id: String) -> Result<(), ClientError> {

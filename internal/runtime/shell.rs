@@ -16,6 +16,7 @@ use crate::api::proto::financing::v1::{
 
 use super::client::{ClientError, Commands, Queries, amount, connect, timed};
 use super::config::client_address;
+use super::distributed::operations::{self, MigrateArguments, QueueCommand};
 use super::environment::SystemEnvironment;
 
 /// Where the platform is.
@@ -86,6 +87,16 @@ pub enum ShellCommand {
     /// Show an issuer, an investor, an invoice, or a bid
     #[command(subcommand)]
     Show(ShowCommand),
+    /// Ask a process whether it is well: exits with 0 when it serves
+    Health {
+        /// Where it answers: host:port
+        address: String,
+    },
+    /// Bring the databases of the distributed platform to the schema of this release, as their owner
+    Migrate(MigrateArguments),
+    /// Look after the distributed platform's command queue
+    #[command(subcommand)]
+    Queue(QueueCommand),
 }
 
 /// What can be shown.
@@ -192,6 +203,9 @@ pub async fn run(command: ShellCommand) -> Result<String, ClientError> {
             Ok("reversed\n".to_owned())
         }
         ShellCommand::Show(show) => run_show(show).await,
+        ShellCommand::Health { address } => operations::health(&address).await,
+        ShellCommand::Migrate(arguments) => operations::migrate(arguments).await,
+        ShellCommand::Queue(command) => operations::queue(command).await,
     }
 }
 

@@ -1,0 +1,61 @@
+//! `queriesd`: answers queries.
+//!
+//! The rule this module protects: it reads only; whoever runs many of them behind one address gets the same answers from
+//! each, because a client's token says how far a read must see.
+
+use crate::api::server::{Limits, Sources, serve_queries};
+use crate::nats::{NatsBus, Wake};
+use crate::readmodel::ReadModelQueries;
+use crate::runtime::environment::SystemEnvironment;
+use crate::runtime::settings::QueriesSettings;
+use crate::runtime::signals::Signals;
+use crate::runtime::supervise::Process;
+
+use super::readiness::{announce, bind};
+use super::{connect, text};
+
+/// Runs the process until it is told to stop, or a part of it dies.
+///
+/// # Errors
+///
+/// When it cannot start, or a part has died.
+pub async fn run(settings: QueriesSettings) -> Result<(), String> {
+    const NAME: &str = "queriesd";
+    let mut signals = Signals::listen().map_err(text)?;
+    let common = &settings.common;
+    let port = bind(settings.query_addr, "--query-addr").await?;
+    let database = connect::models_database(&settings.database, NAME)?;
+
+    let started = connect::unless_stopped(&mut signals, async {
+        let nats = connect::nats(&common.nats, NAME).await?;
+        let streams = connect::streams(&common.streams, common.partitions);
+        let deployment = connect::deployment(&nats, &streams).await?;
+        let models = connect::models_to_read(&database, &deployment).await?;
+        Ok((nats, models))
+    });
+    let Some((nats, models)) = started.await? else { return Ok(()) };
+
+    let mut process = Process::default();
+    let projected = connect::wakes(&nats, &mut process, Wake::Projected).await?;
+    let bus = NatsBus::for_watchers(&nats);
+    let sources = Sources {
+        queries: ReadModelQueries::new(models.clone()),
+        relayed: bus.bells().clone(),
+        bus,
+        partitions: common.partitions,
+        projected,
+    };
+    announce("queries", &port)?;
+    let limits = Limits { grace: common.grace_seconds, ..Limits::default() };
+    let stop = process.intake_stop();
+    process.servers.start("query server", async move {
+        serve_queries(port, sources, SystemEnvironment, limits, stop).await.map_err(text)
+    });
+
+    let ended = process.run(signals, std::future::pending()).await;
+    models.close().await;
+    nats.flush().await;
+    ended?;
+    tracing::info!("stopped");
+    Ok(())
+}
