@@ -1,10 +1,10 @@
 //! The stream of facts behind WatchFacts.
 //!
 //! The rule this module protects: within a partition the order is the log's and nothing is missing; between partitions it
-//! is by time. A slow client slows its own stream down and costs a bounded amount of memory, and a client that is
+//! is by time, and an effect never comes before its cause. A slow client slows its own stream down and costs a bounded amount of memory, and a client that is
 //! gone costs nothing: the stream does its work only when it is asked for more.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,9 +14,10 @@ use futures_util::future::select;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt as _, StreamExt as _};
 use tonic::Status;
+use uuid::Uuid;
 
-use eventsourcing::environment::{Doorbell, Environment, Stop, within};
-use eventsourcing::partition::{Partition, Sequence};
+use eventsourcing::environment::{Doorbell, Environment, Stop, Timestamp, within};
+use eventsourcing::partition::{Partition, PartitionCount, Sequence};
 use eventsourcing::ports::{EventBus, PortError};
 use eventsourcing::record::Record;
 
@@ -34,6 +35,46 @@ const MOST_RECORDS: usize = 2048;
 /// How many records are read at a time: enough to be worth the round trip, even of many partitions.
 const READ: std::ops::RangeInclusive<usize> = 16..=256;
 
+/// How long a fact is held back whose cause has not been sent. A bus reads its partitions one after the other, so an effect
+/// may be read a moment before its cause; but the cause may also lie before the place where the stream began.
+const HOLD: Duration = Duration::from_secs(1);
+
+/// How soon the bus is read again for a cause that is missing.
+const SOON: Duration = Duration::from_millis(2);
+
+/// Facts that are remembered as sent. A cause is sent a moment before its effect.
+const MOST_SENT: usize = 16 * 1024;
+
+/// The facts that were sent last.
+#[derive(Debug, Default)]
+struct Sent {
+    ids: HashSet<Uuid>,
+    order: VecDeque<Uuid>,
+}
+
+impl Sent {
+    fn remember(&mut self, record_id: Uuid) {
+        if self.ids.insert(record_id) {
+            self.order.push_back(record_id);
+        }
+        if self.order.len() > MOST_SENT
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+}
+
+/// What comes next.
+enum Next {
+    /// This one.
+    Record(Arc<Record>),
+    /// Only facts whose cause has not been sent.
+    Held,
+    /// Nothing that is known of.
+    Nothing,
+}
+
 /// What a stream has read of a partition and not yet sent.
 #[derive(Debug, Default)]
 struct Lane {
@@ -42,6 +83,8 @@ struct Lane {
     unsent: VecDeque<Arc<Record>>,
     /// Whether the last read came to the partition's end.
     at_end: bool,
+    /// Since when the first of the unsent is held back.
+    held_since: Option<Timestamp>,
 }
 
 impl Lane {
@@ -50,31 +93,47 @@ impl Lane {
     }
 }
 
+/// Whether the fact follows from nothing but its command, or from a fact that was sent.
+fn is_caused(record: &Record, sent: &Sent) -> bool {
+    record.causation_id == record.command_id || sent.ids.contains(&record.causation_id)
+}
+
+/// How long before this that was.
+fn age(time: Timestamp, now: Timestamp) -> Duration {
+    Duration::from_micros(now.as_micros().saturating_sub(time.as_micros()))
+}
+
 /// Reads the bus, and merges its partitions.
 pub(crate) struct Feed<E, B> {
     bus: Arc<B>,
     lanes: BTreeMap<Partition, Lane>,
     limit: usize,
+    sent: Sent,
+    /// Whether every partition is watched, so that every cause comes by.
+    complete: bool,
     bell: Doorbell,
     environment: E,
     stop: Stop,
 }
 
 impl<E: Environment, B: EventBus> Feed<E, B> {
-    /// The facts after these, of these partitions.
+    /// The facts after these, of these partitions; `all` is how many there are.
     pub(crate) fn new(
         bus: Arc<B>,
         after: BTreeMap<Partition, Sequence>,
+        all: PartitionCount,
         bell: Doorbell,
         environment: E,
         stop: Stop,
     ) -> Self {
         let limit = MOST_RECORDS / after.len().max(1);
+        let complete = after.len() == usize::from(all.get());
         let lanes = after
             .into_iter()
             .map(|(partition, read)| (partition, Lane { read, ..Lane::default() }))
             .collect();
-        Self { bus, lanes, limit: limit.clamp(*READ.start(), *READ.end()), bell, environment, stop }
+        let limit = limit.clamp(*READ.start(), *READ.end());
+        Self { bus, lanes, limit, sent: Sent::default(), complete, bell, environment, stop }
     }
 
     /// The stream; it holds its place for as long as it lasts, which is at most this long.
@@ -103,31 +162,57 @@ impl<E: Environment, B: EventBus> Feed<E, B> {
     }
 
     /// The next fact, when there is one.
-    async fn next(&mut self) -> Result<Arc<Record>, Failure> {
+    pub(super) async fn next(&mut self) -> Result<Arc<Record>, Failure> {
         loop {
             if self.stop.is_given() {
                 return Err(Failure::Stopping);
             }
             if self.lanes.values().any(Lane::is_open) {
                 self.read().await?;
-            } else if let Some(record) = self.earliest() {
-                return Ok(record);
-            } else {
-                let (rung, stopping) = (pin!(self.bell.rung()), pin!(self.stop.given()));
-                within(&self.environment, POLL, select(rung, stopping)).await;
-                for lane in self.lanes.values_mut() {
-                    lane.at_end = false;
-                }
+                continue;
+            }
+            let pause = match self.earliest() {
+                Next::Record(record) => return Ok(record),
+                Next::Held => SOON,
+                Next::Nothing => POLL,
+            };
+            let (rung, stopping) = (pin!(self.bell.rung()), pin!(self.stop.given()));
+            within(&self.environment, pause, select(rung, stopping)).await;
+            for lane in self.lanes.values_mut() {
+                lane.at_end = false;
             }
         }
     }
 
-    /// The earliest of those that come next in their partitions. To be asked only when it is known of every
-    /// partition what comes next, or that nothing does.
-    fn earliest(&mut self) -> Option<Arc<Record>> {
-        let lanes = self.lanes.values_mut().filter(|lane| !lane.unsent.is_empty());
-        let lane = lanes.min_by_key(|lane| lane.unsent.front().map(|record| record.recorded_at))?;
-        lane.unsent.pop_front()
+    /// The earliest of those that come next in their partitions, and whose cause was sent. To be asked only when it is
+    /// known of every partition what comes next, or that nothing does.
+    fn earliest(&mut self) -> Next {
+        let now = self.environment.now();
+        let (mut earliest, mut held) = (None, false);
+        for (partition, lane) in &mut self.lanes {
+            let Some(first) = lane.unsent.front() else { continue };
+            let since = lane.held_since.unwrap_or(now);
+            let has_waited = age(since, now) >= HOLD || age(first.recorded_at, now) >= HOLD;
+            if self.complete && !has_waited && !is_caused(first, &self.sent) {
+                lane.held_since = Some(since);
+                held = true;
+            } else if earliest.is_none_or(|(time, _)| first.recorded_at < time) {
+                earliest = Some((first.recorded_at, *partition));
+            }
+        }
+        let lane = earliest.and_then(|(_, partition)| self.lanes.get_mut(&partition));
+        let record = lane.and_then(|lane| {
+            lane.held_since = None;
+            lane.unsent.pop_front()
+        });
+        match record {
+            Some(record) => {
+                self.sent.remember(record.record_id);
+                Next::Record(record)
+            }
+            None if held => Next::Held,
+            None => Next::Nothing,
+        }
     }
 
     /// Reads every partition of which nothing is left, also those that had come to their end: they may have grown,
@@ -141,8 +226,10 @@ impl<E: Environment, B: EventBus> Feed<E, B> {
             .collect();
         let records = self.bus.read(&empty, self.limit).await.map_err(Failure::Unheard)?;
         // Of a partition whose records are still unsent nothing new is known: when they are sent, it is read again before
-        // anything later of another partition goes out.
-        let at_end = records.len() < self.limit;
+        // anything later of another partition goes out. And a bus need not read all its partitions at one moment: while it
+        // reads them one after the other, a fact may be stored in one that was read, and its effect in one that was not.
+        // So a partition has come to its end when it still has nothing after all that is to be sent was read.
+        let at_end = records.is_empty();
         for lane in self.lanes.values_mut() {
             lane.at_end = at_end && lane.unsent.is_empty();
         }

@@ -250,6 +250,7 @@ impl<E: Environment, Q: Queries, B: EventBus> QueryService for QueryApi<E, Q, B>
             let feed = Feed::new(
                 Arc::clone(&self.bus),
                 after,
+                self.partitions,
                 self.relayed.hang(),
                 self.calls.environment.clone(),
                 self.calls.stop.clone(),

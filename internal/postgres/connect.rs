@@ -4,6 +4,7 @@
 //! ours can stand in another's way for longer than a takeover takes.
 
 use std::fmt;
+use std::fs::File;
 use std::str::FromStr as _;
 use std::time::Duration;
 
@@ -31,6 +32,22 @@ const GRACE: Duration = Duration::from_millis(500);
 const PREPARED: usize = 256;
 /// What must be on, or a crash loses what was acknowledged.
 const DURABLE: [&str; 3] = ["synchronous_commit", "fsync", "full_page_writes"];
+
+/// The parameters that a URL may have.
+const PARAMETERS: [&str; 9] = [
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "host",
+    "hostaddr",
+    "port",
+    "options",
+    "application_name",
+];
+
+/// Those of them that name a file.
+const FILES: [&str; 3] = ["sslrootcert", "sslcert", "sslkey"];
 
 /// How to reach a database. Its `Debug` and its `Display` do not say the password.
 #[derive(Clone)]
@@ -61,6 +78,23 @@ impl Connect {
     fn parse(&self) -> Result<PgConnectOptions, OpenError> {
         if !self.url.starts_with("postgres://") && !self.url.starts_with("postgresql://") {
             return Err(OpenError::Url { reason: "it does not begin with postgres://".to_owned() });
+        }
+        let wrong = |reason: String| Err(OpenError::Url { reason });
+        let parameters = self.url.split_once('?').map_or("", |(_, parameters)| parameters);
+        for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            // sqlx would ignore it, and log its value, which may be a secret.
+            if !PARAMETERS.contains(&name) {
+                return wrong(format!("there is no parameter {name}"));
+            }
+            // sqlx would look for it only at the handshake, and take its absence for that of the server.
+            let is_plain = !value.contains(['%', '+']);
+            if FILES.contains(&name)
+                && is_plain
+                && let Err(error) = File::open(value)
+            {
+                return wrong(format!("{name}: {value}: {error}"));
+            }
         }
         // The error names what is wrong with the URL, and never the URL.
         PgConnectOptions::from_str(&self.url).map_err(|error| OpenError::Url { reason: error.to_string() })

@@ -23,17 +23,19 @@ use super::sql::{Values, count, get, indices, partition, signed};
 /// Says that the member lives, forgets the dead, and answers with the role's round, then with the living, then with who
 /// holds what. A member's own row is not in the statement's snapshot, but it knows of itself. It writes its own row before
 /// it looks for the dead, and does not wait for them: whom another is just forgetting, or who just speaks up again, is
-/// skipped. So members that come back together after an outage do not wait for each other.
+/// skipped. So members that come back together after an outage do not wait for each other. Who claims to live for longer
+/// than a term spoke before the server's clock was set back: it is dead as well, until it speaks again.
 const RENEW: &str = "WITH clock AS MATERIALIZED (\
      SELECT floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now), \
      alive AS (INSERT INTO members (role, member, lives_until) SELECT $1::text, $2::uuid, now + $3::bigint FROM clock \
      ON CONFLICT (role, member) DO UPDATE SET lives_until = excluded.lives_until RETURNING role), \
      dead AS (DELETE FROM members m USING (SELECT d.role, d.member FROM alive CROSS JOIN clock CROSS JOIN members d \
-     WHERE d.role = $1::text AND d.member <> $2::uuid AND d.lives_until <= clock.now FOR UPDATE OF d SKIP LOCKED) d \
+     WHERE d.role = $1::text AND d.member <> $2::uuid \
+     AND (d.lives_until <= clock.now OR d.lives_until > clock.now + $3::bigint) FOR UPDATE OF d SKIP LOCKED) d \
      WHERE m.role = d.role AND m.member = d.member) \
      SELECT 0, NULL::uuid, NULL::int, COALESCE((SELECT round FROM lease_rounds WHERE role = $1::text), 0) \
      UNION ALL SELECT 1, m.member, NULL, NULL FROM members m CROSS JOIN clock \
-     WHERE m.role = $1::text AND m.lives_until > clock.now \
+     WHERE m.role = $1::text AND m.lives_until > clock.now AND m.lives_until <= clock.now + $3::bigint \
      UNION ALL SELECT 2, l.member, l.partition, NULL FROM leases l WHERE l.role = $1::text";
 
 /// Takes partitions, where nothing has changed hands since round `$3`.

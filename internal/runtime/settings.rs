@@ -54,16 +54,10 @@ pub struct NatsSettings {
     )]
     pub nats_url: Secret,
     /// A user, with a password
-    #[arg(long, env = "FINANCING_NATS_USER", requires = "nats_password")]
+    #[arg(long, env = "FINANCING_NATS_USER")]
     pub nats_user: Option<String>,
     /// The user's password
-    #[arg(
-        long,
-        env = "FINANCING_NATS_PASSWORD",
-        hide_env_values = true,
-        hide_default_value = true,
-        requires = "nats_user"
-    )]
+    #[arg(long, env = "FINANCING_NATS_PASSWORD", hide_env_values = true, hide_default_value = true)]
     pub nats_password: Option<Secret>,
     /// A token
     #[arg(long, env = "FINANCING_NATS_TOKEN", hide_env_values = true, hide_default_value = true)]
@@ -78,10 +72,10 @@ pub struct NatsSettings {
     #[arg(long, env = "FINANCING_NATS_CA")]
     pub nats_ca: Option<PathBuf>,
     /// A certificate (PEM) to show to the server
-    #[arg(long, env = "FINANCING_NATS_CERTIFICATE", requires = "nats_key")]
+    #[arg(long, env = "FINANCING_NATS_CERTIFICATE")]
     pub nats_certificate: Option<PathBuf>,
     /// The certificate's key (PEM)
-    #[arg(long, env = "FINANCING_NATS_KEY", requires = "nats_certificate")]
+    #[arg(long, env = "FINANCING_NATS_KEY")]
     pub nats_key: Option<PathBuf>,
     /// Whether to refuse a connection without TLS
     #[arg(
@@ -322,11 +316,5 @@ mod tests {
         assert!(!commandsd(&[]).unwrap().common.nats.nats_tls);
         assert!(commandsd(&["--nats-tls"]).unwrap().common.nats.nats_tls);
         assert!(!commandsd(&["--nats-tls=false"]).unwrap().common.nats.nats_tls);
-    }
-
-    #[test]
-    fn a_user_needs_a_password() {
-        let error = commandsd(&["--nats-user=me"]).unwrap_err();
-        assert!(error.contains("--nats-password"), "{error}");
     }
 }

@@ -1,18 +1,20 @@
 //! The stream of facts over the wire.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 
 use tonic::{Code, Streaming};
 use uuid::Uuid;
 
-use eventsourcing::environment::Timestamp;
+use eventsourcing::environment::{Doorbell, Stop, Timestamp};
 use eventsourcing::model::AggregateRef;
 use eventsourcing::partition::{Partition, Sequence, Version};
-use eventsourcing::ports::{EventBus as _, Publication};
+use eventsourcing::ports::{BusTail, EventBus, PortResult, Publication};
 use eventsourcing::record::Record;
 
-use super::{Limits, PATIENT, QuerySide, query_side};
+use super::{Counting, Limits, PARTITIONS, PATIENT, QuerySide, query_side};
+use crate::api::facts::Feed;
 use crate::api::proto::financing::v1;
 
 /// A fact that was recorded at this time.
@@ -124,6 +126,70 @@ async fn a_long_past_is_merged_and_complete_and_the_present_is_not_forgotten_ove
     assert_eq!(of("1-"), (1..=10).collect::<Vec<_>>());
     let newcomer = rest.iter().position(|id| id == "7-1").expect("it came");
     assert!(newcomer < 15_000, "it came only after {newcomer} others");
+}
+
+/// A bus whose reads are answered like this, and then with nothing.
+struct Answers(Mutex<VecDeque<Vec<Arc<Record>>>>);
+
+impl EventBus for Answers {
+    async fn tails(&self, _partitions: &[Partition]) -> PortResult<Vec<BusTail>> {
+        Ok(Vec::new())
+    }
+
+    async fn publish(&self, _publications: Vec<Publication>) -> Vec<PortResult<()>> {
+        Vec::new()
+    }
+
+    async fn read(&self, _: &[(Partition, Sequence)], _: usize) -> PortResult<Vec<Arc<Record>>> {
+        Ok(self.0.lock().unwrap().pop_front().unwrap_or_default())
+    }
+}
+
+#[tokio::test]
+async fn an_effect_does_not_come_before_a_cause_that_was_stored_while_the_bus_was_read() {
+    // Partition 0 was read before the cause was stored in it, partition 1 after its effect was.
+    let (cause, effect) = (fact(0, 1, 10), fact(1, 1, 20));
+    let answers = Answers(Mutex::new([vec![effect], vec![cause]].into()));
+    let after = PARTITIONS.all().map(|partition| (partition, Sequence::ZERO)).collect();
+    let (_stopper, stop) = Stop::new();
+    let (bell, environment) = (Doorbell::default(), Counting::default());
+    let mut feed = Feed::new(Arc::new(answers), after, PARTITIONS, bell, environment, stop);
+    for micros in [10, 20] {
+        let fact = feed.next().await.unwrap_or_else(|_| panic!("there is one more"));
+        assert_eq!(fact.recorded_at, Timestamp::from_micros(micros));
+    }
+}
+
+#[tokio::test]
+async fn an_effect_waits_for_a_cause_that_the_bus_shows_later() {
+    // Recorded by a machine whose clock is behind, and read several times before its cause arrives.
+    let cause = fact(0, 1, 20);
+    let effect = Record { causation_id: cause.record_id, ..(*fact(1, 1, 10)).clone() };
+    let other = fact(2, 1, 30);
+    let answers = vec![vec![Arc::new(effect)], vec![], vec![other], vec![], vec![cause]];
+    let answers = Answers(Mutex::new(answers.into()));
+    let after = PARTITIONS.all().map(|partition| (partition, Sequence::ZERO)).collect();
+    let (_stopper, stop) = Stop::new();
+    let (bell, environment) = (Doorbell::default(), Counting::default());
+    let mut feed = Feed::new(Arc::new(answers), after, PARTITIONS, bell, environment, stop);
+    for micros in [30, 20, 10] {
+        let fact = feed.next().await.unwrap_or_else(|_| panic!("there is one more"));
+        assert_eq!(fact.recorded_at, Timestamp::from_micros(micros));
+    }
+}
+
+#[tokio::test]
+async fn an_effect_whose_cause_lies_before_the_beginning_is_sent_all_the_same() {
+    let old = Record { causation_id: Uuid::from_u128(999), ..(*fact(1, 1, 10)).clone() };
+    let answers = Answers(Mutex::new([vec![Arc::new(old)]].into()));
+    let after = PARTITIONS.all().map(|partition| (partition, Sequence::ZERO)).collect();
+    let (_stopper, stop) = Stop::new();
+    let environment = Counting::default();
+    environment.count.store(5_000_000, std::sync::atomic::Ordering::Relaxed);
+    let mut feed =
+        Feed::new(Arc::new(answers), after, PARTITIONS, Doorbell::default(), environment.clone(), stop);
+    assert!(feed.next().await.is_ok());
+    assert!(environment.slept().is_empty(), "what is old is not held back");
 }
 
 #[tokio::test]

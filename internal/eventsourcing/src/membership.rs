@@ -29,18 +29,35 @@ pub struct Membership<L> {
     member: Uuid,
     partitions: PartitionCount,
     assignment: Assignment,
+    fit: Option<Fit>,
+    /// Renewals in a row at which the loop could not have worked.
+    unfit: u32,
 }
+
+/// Whether the role's loop can do its work, as far as that is known without trying.
+type Fit = Box<dyn Fn() -> bool + Send + Sync>;
+
+/// After so many renewals without being fit, a member leaves: a term, as long as others wait for one that is dead.
+const UNFIT: u32 = 6;
 
 impl<L: Leases> Membership<L> {
     /// A member of a role. `member` is an id of this process alone; the assignment is that of the role's loop.
-    pub const fn new(
+    pub fn new(
         leases: L,
         role: Role,
         member: Uuid,
         partitions: PartitionCount,
         assignment: Assignment,
     ) -> Self {
-        Self { leases, role, member, partitions, assignment }
+        Self { leases, role, member, partitions, assignment, fit: None, unfit: 0 }
+    }
+
+    /// Takes part only while this holds, or did a term ago: a process that reaches the store of the leases, and nothing of
+    /// what its loop works with, must not keep partitions from those who could work them.
+    #[must_use]
+    pub fn while_fit(mut self, fit: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.fit = Some(Box::new(fit));
+        self
     }
 
     /// Gives everything back at once, so that nobody waits for the term's end: after the stop, when the role's loop has
@@ -84,6 +101,16 @@ impl<L: Leases> Turn for Membership<L> {
         for partition in self.assignment.take_lost() {
             // Where the lease is still this member's, the renewal hands it out again, and the loop takes it over anew.
             tracing::info!(role = self.role.name(), %partition, "somebody else has worked the partition");
+        }
+        let fit = self.fit.as_ref().is_none_or(|fit| fit());
+        self.unfit = if fit { 0 } else { self.unfit.saturating_add(1) };
+        if self.unfit >= UNFIT {
+            if self.unfit == UNFIT {
+                tracing::warn!(role = self.role.name(), "cannot work: leaves its partitions to others");
+            }
+            self.leave().await.map_err(PortError::trouble)?;
+            self.hand_out(Vec::new());
+            return Ok(Progress::Idle);
         }
         let renewal = self.leases.renew(self.role, self.member, self.partitions, TERM);
         self.hand_out(renewal.await.map_err(PortError::trouble)?);

@@ -44,13 +44,16 @@ impl<M: Model, P: Projection<M>, B: EventBus, S: ReadModels> Projector<M, P, B, 
         }
     }
 
-    async fn settle_ownership(&mut self) -> Result<(), Trouble> {
+    /// Comes to stand in the partitions that are new. Answers with what one of them waits for, if one does: the others
+    /// go on meanwhile.
+    async fn settle_ownership(&mut self) -> Result<Option<Trouble>, Trouble> {
         let assigned = self.assignment.current();
         self.at.retain(|partition, _| assigned.contains(partition));
         let new: Vec<Partition> =
             assigned.into_iter().filter(|partition| !self.at.contains_key(partition)).collect();
+        let mut waits = None;
         if new.is_empty() {
-            return Ok(());
+            return Ok(waits);
         }
         for (partition, projected) in self.store.checkpoints(&new).await.map_err(PortError::trouble)? {
             match standing(&self.bus, partition, projected).await.map_err(PortError::trouble)? {
@@ -58,11 +61,13 @@ impl<M: Model, P: Projection<M>, B: EventBus, S: ReadModels> Projector<M, P, B, 
                     self.at.insert(partition, projected.sequence);
                 }
                 // A bus that lost its tail is filled again from the log, with the same records.
-                standing @ Standing::Ahead => return Err(Trouble::Retry(standing.say(partition, projected))),
+                standing @ Standing::Ahead => {
+                    waits = Some(Trouble::Retry(standing.say(partition, projected)));
+                }
                 standing @ Standing::Astray => return Err(Trouble::Halt(standing.say(partition, projected))),
             }
         }
-        Ok(())
+        Ok(waits)
     }
 }
 
@@ -129,10 +134,11 @@ impl<M: Model, P: Projection<M>, B: EventBus, S: ReadModels> Turn for Projector<
     const PART: &'static str = "projector";
 
     async fn turn(&mut self) -> Result<Progress, Trouble> {
-        self.settle_ownership().await?;
+        let waits = self.settle_ownership().await?;
+        let idle = waits.map_or(Ok(Progress::Idle), Err);
         let after: Vec<(Partition, Sequence)> = self.at.iter().map(|(p, s)| (*p, *s)).collect();
         if after.is_empty() {
-            return Ok(Progress::Idle);
+            return idle;
         }
         let after = self.rotation.turn(after);
         let records = match self.bus.read(&after, BATCH).await {
@@ -144,7 +150,7 @@ impl<M: Model, P: Projection<M>, B: EventBus, S: ReadModels> Turn for Projector<
             }
         };
         if records.is_empty() {
-            return Ok(Progress::Idle);
+            return idle;
         }
         let mut steps = Vec::new();
         for (partition, records) in by_partition(records) {

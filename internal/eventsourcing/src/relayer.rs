@@ -139,7 +139,8 @@ impl<L: EventLog, B: EventBus> Relayer<L, B> {
                 Ok(()) => {
                     self.streams.insert(partition, end.map(|(last, _)| last));
                     if let Some((last, record_id)) = end {
-                        self.proven.insert(partition, BusTail { partition, last, record_id: Some(record_id) });
+                        self.proven
+                            .insert(partition, BusTail { partition, last, record_id: Some(record_id) });
                     }
                 }
                 Err(error) => {

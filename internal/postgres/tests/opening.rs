@@ -187,3 +187,35 @@ async fn every_connection_flushes_and_gives_up_as_it_was_asked_to() {
         "{endless}"
     );
 }
+
+#[tokio::test]
+async fn a_parameter_that_is_not_known_is_named_and_its_value_is_not() {
+    let database = services().database();
+    let connect = Connect::new(format!("{}?sslpassword=hunter2", database.url()), "test");
+    let refused = PostgresLog::open(&connect, &DEPLOYMENT).await.err().unwrap();
+    assert!(!refused.retryable(), "{refused}");
+    let shown = format!("{refused} {refused:?} {connect} {connect:?}");
+    assert!(shown.contains("sslpassword") && !shown.contains("hunter2"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_there_is_named_and_not_waited_for() {
+    let database = services().database();
+    let url = format!("{}?sslmode=verify-full&sslrootcert=/there/is/none.pem", database.url());
+    let refused = PostgresLog::open(&Connect::new(url, "test"), &DEPLOYMENT).await.err().unwrap();
+    assert!(!refused.retryable(), "{refused}");
+    assert!(refused.to_string().contains("/there/is/none.pem"), "{refused}");
+}
+
+#[tokio::test]
+async fn who_spoke_before_the_clock_was_set_back_holds_nothing_up() {
+    let database = services().database();
+    let log = log(&database).await;
+    let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let term = std::time::Duration::from_secs(3);
+    let held = log.renew(Role::Worker, one, PartitionCount::DEFAULT, term).await.unwrap();
+    assert_eq!(held.len(), 16);
+    database.psql("UPDATE members SET lives_until = lives_until + 3600000000");
+    let held = log.renew(Role::Worker, other, PartitionCount::DEFAULT, term).await.unwrap();
+    assert_eq!(held.len(), 16, "the first one is believed to be dead until it speaks again");
+}

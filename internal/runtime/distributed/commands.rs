@@ -40,6 +40,7 @@ pub async fn run(settings: CommandsSettings) -> Result<(), String> {
     let parts = settings.parts();
     let common = &settings.common;
     let partitions = common.partitions;
+    let streams = connect::streams(&common.streams, partitions)?;
     let port = if parts.listener {
         bind(settings.command_addr, "--command-addr").await?
     } else {
@@ -52,7 +53,6 @@ pub async fn run(settings: CommandsSettings) -> Result<(), String> {
 
     let started = connect::unless_stopped(&mut signals, async {
         let nats = connect::nats(&common.nats, &name).await?;
-        let streams = connect::streams(&common.streams, partitions);
         connect::until_up("NATS", async || nats.ensure_queues(&streams).await).await?;
         let log = match &database {
             Some(database) => Some(connect::log(database, partitions).await?),
@@ -64,7 +64,7 @@ pub async fn run(settings: CommandsSettings) -> Result<(), String> {
 
     let mut process = Process::default();
     let limits = Limits { grace: common.grace_seconds, ..Limits::default() };
-    let mut ownership = log.clone().map(Ownership::new);
+    let mut ownership = log.clone().map(|log| Ownership::new(log, nats.clone()));
     if let (Some(log), Some(ownership)) = (&log, &mut ownership) {
         if parts.worker {
             start_worker(&mut process, &nats, log, ownership, partitions);

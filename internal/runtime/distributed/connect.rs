@@ -7,6 +7,7 @@ use std::fmt::Display;
 use std::future::Future;
 use std::time::Duration;
 
+use eventsourcing::command::MAX_BUNDLE_BYTES;
 use eventsourcing::environment::{Doorbells, Environment as _};
 use eventsourcing::partition::{Deployment, PartitionCount};
 use eventsourcing::ports::ReadModelSchema;
@@ -121,14 +122,26 @@ fn reveal(secret: Option<&Secret>) -> Option<String> {
 }
 
 /// How the streams are to be.
-pub(super) fn streams(settings: &StreamSettings, partitions: PartitionCount) -> Streams {
-    Streams {
+///
+/// # Errors
+///
+/// When the queue is too small for what every partition keeps of it: the last bundle that was worked off, which a purge
+/// spares. A queue that is full of these would take nothing any more, and nothing would ever leave it.
+pub(super) fn streams(settings: &StreamSettings, partitions: PartitionCount) -> Result<Streams, String> {
+    let least = u64::from(partitions.get()) * 2 * MAX_BUNDLE_BYTES as u64;
+    if settings.queue_bytes < least {
+        return Err(format!(
+            "--queue-bytes {}: with {partitions} partitions at least {least}",
+            settings.queue_bytes
+        ));
+    }
+    Ok(Streams {
         partitions,
         deployment: None,
         replicas: usize::from(settings.nats_replicas),
         duplicate_window: settings.nats_duplicate_window,
         commands_max_bytes: settings.queue_bytes,
-    }
+    })
 }
 
 /// How to reach the event log's database.

@@ -103,7 +103,7 @@ pub async fn migrate(arguments: MigrateArguments) -> Result<String, ClientError>
 pub async fn queue(command: QueueCommand) -> Result<String, ClientError> {
     let QueueCommand::Adopt { database, nats, streams, partitions } = command;
     let database = connect::log_database(&database, NAME).map_err(failed)?;
-    let streams = connect::streams(&streams, partitions);
+    let streams = connect::streams(&streams, partitions).map_err(failed)?;
     let nats = connect::nats(&nats, NAME).await.map_err(failed)?;
     nats.ensure_queues(&streams).await.map_err(failed)?;
     let log = connect::log(&database, partitions).await.map_err(failed)?;

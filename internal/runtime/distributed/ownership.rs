@@ -10,20 +10,23 @@ use eventsourcing::partition::PartitionCount;
 use eventsourcing::ports::{Leases, Role};
 use uuid::Uuid;
 
+use crate::nats::Nats;
 use crate::runtime::environment::SystemEnvironment;
 use crate::runtime::supervise::Process;
 
 /// A process as a member of those who share the partitions, in one or more roles.
 pub(super) struct Ownership<L> {
     leases: L,
+    /// What every role works with, beside the store of the leases.
+    nats: Nats,
     member: Uuid,
     roles: Vec<Role>,
 }
 
 impl<L: Leases + Clone> Ownership<L> {
     /// A new member.
-    pub(super) fn new(leases: L) -> Self {
-        Self { leases, member: SystemEnvironment.uuid(), roles: Vec::new() }
+    pub(super) fn new(leases: L, nats: Nats) -> Self {
+        Self { leases, nats, member: SystemEnvironment.uuid(), roles: Vec::new() }
     }
 
     /// Takes part in a role; answers with the partitions that it gets, which come and go. The bell rings when they do.
@@ -38,6 +41,8 @@ impl<L: Leases + Clone> Ownership<L> {
         assignment.bells().add(bell);
         let membership =
             Membership::new(self.leases.clone(), role, self.member, partitions, assignment.clone());
+        let nats = self.nats.clone();
+        let membership = membership.while_fit(move || nats.is_connected());
         // So that whoever looks at the leases knows whose they are.
         tracing::info!(role = role.name(), member = %self.member, "takes part");
         let stop = process.loops_stop();

@@ -28,12 +28,12 @@ pub async fn run(settings: ProjectorSettings) -> Result<(), String> {
     const NAME: &str = "queryprojectord";
     let mut signals = Signals::listen().map_err(text)?;
     let common = &settings.common;
+    let streams = connect::streams(&common.streams, common.partitions)?;
     let port = bind(settings.health.health_addr, "--health-addr").await?;
     let database = connect::models_database(&settings.database, NAME)?;
 
     let started = connect::unless_stopped(&mut signals, async {
         let nats = connect::nats(&common.nats, NAME).await?;
-        let streams = connect::streams(&common.streams, common.partitions);
         let deployment = connect::deployment(&nats, &streams).await?;
         let models = connect::models(&database, &deployment).await?;
         Ok((nats, models))
@@ -41,7 +41,7 @@ pub async fn run(settings: ProjectorSettings) -> Result<(), String> {
     let Some((nats, models)) = started.await? else { return Ok(()) };
 
     let mut process = Process::default();
-    let mut ownership = Ownership::new(models.clone());
+    let mut ownership = Ownership::new(models.clone(), nats.clone());
     let bus = NatsBus::for_loops(&nats);
     let bell = bus.bells().hang();
     let assignment = ownership.join(&mut process, Role::Projector, common.partitions, &bell);

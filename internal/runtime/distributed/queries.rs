@@ -23,12 +23,12 @@ pub async fn run(settings: QueriesSettings) -> Result<(), String> {
     const NAME: &str = "queriesd";
     let mut signals = Signals::listen().map_err(text)?;
     let common = &settings.common;
+    let streams = connect::streams(&common.streams, common.partitions)?;
     let port = bind(settings.query_addr, "--query-addr").await?;
     let database = connect::models_database(&settings.database, NAME)?;
 
     let started = connect::unless_stopped(&mut signals, async {
         let nats = connect::nats(&common.nats, NAME).await?;
-        let streams = connect::streams(&common.streams, common.partitions);
         let deployment = connect::deployment(&nats, &streams).await?;
         let models = connect::models_to_read(&database, &deployment).await?;
         Ok((nats, models))

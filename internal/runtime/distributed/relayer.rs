@@ -25,13 +25,13 @@ pub async fn run(settings: RelayerSettings) -> Result<(), String> {
     const NAME: &str = "relayerd";
     let mut signals = Signals::listen().map_err(text)?;
     let common = &settings.common;
+    let streams = connect::streams(&common.streams, common.partitions)?;
     let port = bind(settings.health.health_addr, "--health-addr").await?;
     let database = connect::log_database(&settings.database, NAME)?;
 
     let started = connect::unless_stopped(&mut signals, async {
         let log = connect::log(&database, common.partitions).await?;
         let nats = connect::nats(&common.nats, NAME).await?;
-        let streams = connect::streams(&common.streams, common.partitions);
         let streams = Streams { deployment: Some(log.deployment()), ..streams };
         connect::until_up("NATS", async || nats.ensure_events(&streams).await).await?;
         Ok((log, NatsBus::for_relayer(&nats, streams), nats))
@@ -39,7 +39,7 @@ pub async fn run(settings: RelayerSettings) -> Result<(), String> {
     let Some((log, bus, nats)) = started.await? else { return Ok(()) };
 
     let mut process = Process::default();
-    let mut ownership = Ownership::new(log.clone());
+    let mut ownership = Ownership::new(log.clone(), nats.clone());
     let committed = connect::wakes(&nats, &mut process, Wake::Committed).await?;
     let bell = committed.hang();
     let assignment = ownership.join(&mut process, Role::Relayer, common.partitions, &bell);

@@ -21,7 +21,7 @@ use crate::assignment::Assignment;
 use crate::environment::Environment;
 use crate::model::{AggregateRef, Known, Model};
 use crate::outcome::Reply;
-use crate::partition::{Partition, PartitionCount};
+use crate::partition::{Epoch, Partition, PartitionCount};
 use crate::ports::{
     CommandQueue, Commit, EventLog, InboxEntry, LoadRequest, Loaded, PartitionCommit, PortError, Replies,
 };
@@ -161,12 +161,25 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
                 continue;
             }
             let proof = match row.position {
-                Some(position) => Some(prove(&self.queue, partition, position).await?),
-                None => None,
+                Some(position) => prove(&self.queue, partition, position).await.map(Some),
+                None => Ok(None),
             };
-            owned.settle(row, proof.as_ref(), &self.limits);
+            match proof {
+                Ok(proof) => owned.settle(row, proof.as_ref(), &self.limits),
+                // A successor that has worked on lets the queue forget what this one, which was slow, looks for.
+                Err(Trouble::Halt(_)) if self.is_taken_over(partition, row.epoch).await? => {
+                    self.lose(partition);
+                }
+                Err(trouble) => return Err(trouble),
+            }
         }
         Ok(())
+    }
+
+    /// Whether somebody has taken the partition over since this epoch.
+    async fn is_taken_over(&self, partition: Partition, epoch: Epoch) -> Result<bool, Trouble> {
+        let rows = self.log.rows(&[partition]).await.map_err(PortError::trouble)?;
+        Ok(rows.iter().any(|(_, row)| row.epoch != epoch))
     }
 
     fn lose(&mut self, partition: Partition) {
@@ -348,26 +361,38 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
     }
 
     /// Nothing was to be done.
-    async fn rest(&mut self) {
+    async fn rest(&mut self) -> Result<(), Trouble> {
         self.idle = self.idle.saturating_add(1);
-        if self.idle == IDLE_TURNS {
-            self.purge(1).await;
-        }
+        // Again and again: what could not be purged once may fill the queue, and then nothing new comes to remind of it.
+        if self.idle.is_multiple_of(IDLE_TURNS) { self.purge(1).await } else { Ok(()) }
     }
 
-    /// Lets the queue forget what is worked off, of the partitions where it is so many messages.
-    async fn purge(&mut self, every: u64) {
+    /// Lets the queue forget what is worked off, of the partitions where it is so many messages. A purge goes by a message's
+    /// number: in a queue that was replaced meanwhile, that number would take what nobody has read. So the queue is proven
+    /// immediately before.
+    async fn purge(&mut self, every: u64) -> Result<(), Trouble> {
         let due: Vec<_> = self
             .owned
             .iter()
-            .filter_map(|(partition, owned)| Some((*partition, owned.purge_due(every)?)))
+            .filter_map(|(partition, owned)| Some((*partition, owned.purge_due(every)?, owned.row().epoch)))
             .collect();
-        if due.is_empty() {
-            return;
+        let mut proven = Vec::with_capacity(due.len());
+        for (partition, position, epoch) in due {
+            match prove(&self.queue, partition, position).await {
+                Ok(_) => proven.push((partition, position.message)),
+                Err(Trouble::Retry(reason)) => {
+                    tracing::warn!(%partition, %reason, "the command queue is not purged now");
+                }
+                Err(Trouble::Halt(_)) if self.is_taken_over(partition, epoch).await? => self.lose(partition),
+                Err(halt @ Trouble::Halt(_)) => return Err(halt),
+            }
         }
-        match self.queue.purge(&due).await {
+        if proven.is_empty() {
+            return Ok(());
+        }
+        match self.queue.purge(&proven).await {
             Ok(()) => {
-                for (partition, _) in &due {
+                for (partition, _) in &proven {
                     if let Some(owned) = self.owned.get_mut(partition) {
                         owned.purged();
                     }
@@ -376,6 +401,7 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
             // What is not purged now is purged with the next batch: it only takes room until then.
             Err(error) => tracing::warn!(%error, "the command queue could not be purged"),
         }
+        Ok(())
     }
 }
 
@@ -387,7 +413,7 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Turn fo
         self.read_on().await?;
         let batches = self.cut();
         if batches.is_empty() {
-            self.rest().await;
+            self.rest().await?;
             return Ok(Progress::Idle);
         }
         self.idle = 0;
@@ -407,7 +433,7 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Turn fo
             }
         };
         self.commit(decided).await?;
-        self.purge(self.limits.purge_every).await;
+        self.purge(self.limits.purge_every).await?;
         Ok(Progress::Worked)
     }
 }

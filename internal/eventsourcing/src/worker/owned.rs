@@ -131,6 +131,8 @@ impl<M: Model> Owned<M> {
         self.pending.clear();
         self.read_up_to = row.position.map_or(0, |position| position.message);
         self.unsettled = false;
+        // Whoever was here before may have left without purging.
+        self.unpurged = self.unpurged.max(u64::from(row.position.is_some()));
         self.batch = self.batch.clamp(1, limits.batch);
         if let (Some(proof), Some(position)) = (proof, row.position) {
             self.unpack(position.created_at, proof);
@@ -217,9 +219,9 @@ impl<M: Model> Owned<M> {
         }
     }
 
-    /// The message before which the queue may forget, when it is time.
-    pub(super) fn purge_due(&self, every: u64) -> Option<u64> {
-        (self.unpurged >= every).then_some(self.row.position?.message)
+    /// The position before which the queue may forget, when it is time.
+    pub(super) fn purge_due(&self, every: u64) -> Option<QueuePosition> {
+        self.row.position.filter(|_| self.unpurged >= every)
     }
 
     pub(super) const fn purged(&mut self) {

@@ -57,15 +57,20 @@ impl Fence {
 
     /// A worker that is paused after it has loaded what its next batch needs, and before it commits.
     fn paused_before_its_commit(&mut self, limits: WorkerLimits) -> (Part, Arc<AtomicBool>) {
-        let loaded = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&loaded);
+        self.paused_at(Call::LogLoad, limits)
+    }
+
+    /// A worker that is paused after this has happened, and before it hears of it.
+    fn paused_at(&mut self, at: Call, limits: WorkerLimits) -> (Part, Arc<AtomicBool>) {
+        let happened = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&happened);
         self.stage.interfere(Arc::new(move |call: Call| {
-            if call == Call::LogLoad {
+            if call == at {
                 seen.store(true, Ordering::Relaxed);
             }
             Fault::None
         }));
-        (self.stage.worker("first", limits), loaded)
+        (self.stage.worker("first", limits), happened)
     }
 }
 
@@ -174,5 +179,32 @@ fn a_zombie_that_wakes_before_its_successor_writes_is_refused() {
         second.task.resume();
         fence.run_until(|| fence.position().is_some());
         assert_eq!(fence.records(), ["Opened"]);
+    }
+}
+
+#[test]
+fn a_zombie_whose_message_was_purged_by_its_successor_does_not_take_the_queue_for_another() {
+    for seed in 0..20 {
+        // given a worker that has read how far the queue is worked off, and sleeps before it looks for that message
+        let mut fence = Fence::new(seed);
+        fence.queue(&[Command::Open { account: fence.account, balance: 10 }]);
+        let before = fence.stage.worker("before", WorkerLimits::default());
+        fence.run_until(|| fence.records() == ["Opened"]);
+        before.task.kill();
+        let (first, read) = fence.paused_at(Call::LogRows, WorkerLimits::default());
+        fence.run_until(|| read.load(Ordering::Relaxed));
+        first.task.pause();
+        // and a successor that has worked on, and let the queue forget it
+        let message = fence.position().expect("one is worked off").message;
+        let limits = WorkerLimits { purge_every: 1, ..WorkerLimits::default() };
+        let _second = fence.stage.worker("second", limits);
+        fence.queue(&[fence.send(1)]);
+        let left = |fence: &Fence| fence.stage.queue.messages(PARTITION);
+        fence.run_until(|| left(&fence).first().is_some_and(|first| first.message > message));
+        // when the first wakes
+        first.task.resume();
+        fence.run_until(|| lost(&first));
+        // then it has only lost the partition
+        assert!(!first.task.is_finished());
     }
 }

@@ -1,6 +1,8 @@
 //! Members of a role: who gets what, and when.
 
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use eventsourcing::environment::Environment as _;
 use eventsourcing::membership::{Membership, RENEWAL, TERM};
 use eventsourcing::partition::Partition;
 use eventsourcing::ports::Role;
+use eventsourcing::testkit::memory::MemoryLeases;
 use eventsourcing::turn::{Progress, Turn as _};
 use eventsourcing::worker::WorkerLimits;
 use uuid::Uuid;
@@ -27,7 +30,7 @@ fn owned(member: &Member) -> usize {
 }
 
 /// A membership that a test turns by hand, and its assignment.
-fn by_hand(stage: &Stage) -> (Membership<eventsourcing::testkit::memory::MemoryLeases>, Assignment) {
+fn by_hand(stage: &Stage) -> (Membership<MemoryLeases>, Assignment) {
     let assignment = Assignment::default();
     let id = stage.world.environment().uuid();
     let leases = stage.leases.clone();
@@ -173,4 +176,45 @@ fn a_fenced_worker_takes_over_anew_what_is_still_leased_to_it() {
         assert_eq!(stage.log.row(Partition::from_index(0)).epoch.get(), 3);
         assert!(!one.is_finished());
     }
+}
+
+/// Turns it once, outside of the world.
+fn turn_once(stage: &Stage, mut membership: Membership<MemoryLeases>) -> Membership<MemoryLeases> {
+    let turned = async move {
+        membership.turn().await.unwrap();
+        membership
+    };
+    stage.world.block_on(turned, STEPS).unwrap()
+}
+
+#[test]
+fn who_cannot_work_leaves_its_partitions_to_others_and_comes_back_when_it_can() {
+    // given two members, of whom one will lose what it works with, and not the store of the leases
+    let stage = Stage::of(1, 6);
+    let fit = Arc::new(AtomicBool::new(true));
+    let (one, its) = by_hand(&stage);
+    let can_work = Arc::clone(&fit);
+    let mut one = one.while_fit(move || can_work.load(Ordering::Relaxed));
+    let (mut other, others) = by_hand(&stage);
+    one = turn_once(&stage, one);
+    other = turn_once(&stage, other);
+    one = turn_once(&stage, one);
+    assert_eq!((its.current().len(), others.current().len()), (3, 3));
+    // when that lasts for less than a term
+    fit.store(false, Ordering::Relaxed);
+    for _ in 0..5 {
+        one = turn_once(&stage, one);
+        other = turn_once(&stage, other);
+    }
+    // then it keeps what it has
+    assert_eq!((its.current().len(), others.current().len()), (3, 3));
+    // and when it lasts
+    one = turn_once(&stage, one);
+    other = turn_once(&stage, other);
+    assert_eq!((its.current().len(), others.current().len()), (0, 6));
+    // and when it is over
+    fit.store(true, Ordering::Relaxed);
+    turn_once(&stage, one);
+    turn_once(&stage, other);
+    assert_eq!((its.current().len(), others.current().len()), (3, 3));
 }

@@ -145,6 +145,47 @@ fn a_worker_whose_read_fails_proves_its_queue_again() {
 }
 
 #[test]
+fn a_purge_takes_nothing_from_a_queue_that_was_replaced() {
+    // given a worker that has worked much off, and a queue that is replaced without its noticing
+    let stage = Stage::of(4, 1);
+    for _ in 0..20 {
+        queue(&stage, &open(stage.id_in(0)));
+    }
+    let limits = WorkerLimits { purge_every: 1_000, ..WorkerLimits::default() };
+    let worker = stage.worker("worker", limits);
+    stage.world.run_until(|| stage.log.all_records().len() == 20, STEPS).unwrap();
+    let position = stage.log.row(FIRST).position.unwrap().message;
+    stage.queue.recreate(2);
+    // when commands are accepted under numbers that the worker has passed, and it has time to purge
+    for _ in 0..10 {
+        queue(&stage, &open(stage.id_in(0)));
+    }
+    assert!(stage.queue.messages(FIRST).iter().all(|message| message.message < position));
+    // then it halts, and they are all there
+    let reason = halted(&stage, &worker);
+    assert!(reason.contains("created anew"), "{reason}");
+    assert_eq!(stage.queue.messages(FIRST).len(), 10);
+}
+
+#[test]
+fn a_new_owner_purges_what_the_one_before_has_worked_off() {
+    // given a worker that has worked its queue off, and died before it purged
+    let stage = Stage::of(5, 1);
+    for _ in 0..20 {
+        queue(&stage, &open(stage.id_in(0)));
+    }
+    let limits = WorkerLimits { purge_every: 1_000, ..WorkerLimits::default() };
+    let before = stage.worker("before", limits);
+    stage.world.run_until(|| stage.log.all_records().len() == 20, STEPS).unwrap();
+    before.task.kill();
+    assert_eq!(stage.queue.messages(FIRST).len(), 20);
+    // when another takes over, and nothing new comes
+    let _successor = stage.worker("successor", limits);
+    // then the queue has room again
+    stage.world.run_until(|| stage.queue.messages(FIRST).len() == 1, STEPS).unwrap();
+}
+
+#[test]
 fn a_position_is_one_in_the_queue_that_was_read() {
     // given a worker that has read nothing yet, and a queue that is replaced
     let mut stage = Stage::of(3, 1);

@@ -232,6 +232,21 @@ fn the_purge_spares_the_message_at_the_position() {
 }
 
 #[test]
+fn a_worker_without_work_lets_the_queue_forget_what_it_has_done() {
+    let stage = Stage::new(6);
+    for balance in 0..3 {
+        let command = Command::Open { account: stage.id_in(0), balance };
+        queue_in(&stage, 0, &[stage.envelope(&command).encode().unwrap()]);
+    }
+    let limits = WorkerLimits { purge_every: 1_000, ..WorkerLimits::default() };
+    let _worker = stage.worker("worker", limits);
+    let partition = Partition::from_index(0);
+    stage.world.run_until(|| stage.queue.messages(partition).len() == 1, STEPS).unwrap();
+    let position = stage.log.row(partition).position.unwrap();
+    assert_eq!(stage.queue.messages(partition)[0].message, position.message);
+}
+
+#[test]
 fn a_relayer_fills_a_stream_that_lost_its_tail() {
     let stage = Stage::new(7);
     let partition = Partition::from_index(0);
