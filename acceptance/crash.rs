@@ -13,7 +13,7 @@ const COMMANDS: usize = 150;
 #[tokio::test]
 async fn what_was_accepted_survives_being_killed_again_and_again() {
     // given
-    let mut platform = Platform::start().await;
+    let mut platform = Platform::alone().await;
     let load = Load::prepare(&platform, 12).await;
 
     // when
@@ -67,7 +67,7 @@ pub(crate) async fn settle(platform: &Platform, promised: &[String]) -> Audit {
 #[tokio::test]
 async fn a_second_platform_on_the_same_directory_is_refused() {
     // given
-    let platform = Platform::start().await;
+    let platform = Platform::start_in(Home::embedded(), &[]).await;
 
     // when
     let (code, message) = Platform::refusal_to_start(&platform.data(), &[]).await;
@@ -83,7 +83,7 @@ async fn a_second_platform_on_the_same_directory_is_refused() {
 #[tokio::test]
 async fn another_number_of_partitions_is_refused() {
     // given
-    let platform = Platform::start().await;
+    let platform = Platform::start_in(Home::embedded(), &[]).await;
     let issuer_id = platform.issuer().await;
     let home = platform.kill().await;
 

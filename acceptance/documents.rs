@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use domain::refusal::CATALOGUE;
 
-fn document(path: &str) -> String {
+pub(crate) fn document(path: &str) -> String {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }

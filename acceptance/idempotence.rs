@@ -165,7 +165,7 @@ async fn approving_and_reversing_with_one_request_id_does_one_of_them() {
 #[tokio::test]
 async fn a_request_is_a_repeat_after_a_crash_as_well() {
     // given
-    let platform = Platform::start().await;
+    let platform = Platform::alone().await;
     let issuer_id = platform.issuer().await;
     let refused = SellInvoiceRequest { wait: wait(), ..sell(&uuid(), &uuid()) };
     let refusal = platform.commands().sell_invoice(refused.clone()).await.unwrap_err();

@@ -47,7 +47,7 @@ async fn investors(platform: &Platform) -> BTreeSet<String> {
 #[tokio::test]
 async fn five_issuers_and_five_investors_with_a_hundred_euros_are_there_when_it_ends() {
     // given
-    let platform = Platform::start().await;
+    let platform = Platform::alone().await;
 
     // when
     let first = populate(&platform, &[]).await;
@@ -79,7 +79,7 @@ async fn five_issuers_and_five_investors_with_a_hundred_euros_are_there_when_it_
 #[tokio::test]
 async fn a_seed_gives_the_same_ids_and_registers_them_once() {
     // given
-    let platform = Platform::start().await;
+    let platform = Platform::alone().await;
     let flags = ["--seed", "demo", "--issuers", "2", "--investors", "3"];
 
     // when
@@ -97,7 +97,7 @@ async fn a_seed_gives_the_same_ids_and_registers_them_once() {
 #[tokio::test]
 async fn numbers_and_balance_are_as_asked_for() {
     // given
-    let platform = Platform::start().await;
+    let platform = Platform::alone().await;
 
     // when
     let flags = ["--issuers", "0", "--investors", "250", "--balance", "0.05", "--currency", "USD"];
@@ -111,7 +111,7 @@ async fn numbers_and_balance_are_as_asked_for() {
 
 #[tokio::test]
 async fn a_wrong_flag_is_refused_and_said_to_be_wrong() {
-    let platform = Platform::start().await;
+    let platform = Platform::alone().await;
     for (flags, said) in [
         (vec!["--issuers=-1"], "--issuers"),
         (vec!["--investors", "many"], "--investors"),
@@ -133,7 +133,7 @@ async fn a_wrong_flag_is_refused_and_said_to_be_wrong() {
 #[tokio::test]
 async fn a_seed_with_another_balance_is_refused() {
     // given
-    let platform = Platform::start().await;
+    let platform = Platform::alone().await;
     let flags = ["--seed", "demo", "--issuers", "0", "--investors", "1"];
     let (_, investor_ids) = ids(&populate(&platform, &flags).await);
 

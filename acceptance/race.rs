@@ -10,7 +10,7 @@ const INVESTORS: usize = 50;
 #[tokio::test]
 async fn of_fifty_bids_at_once_one_wins_and_all_others_come_back() {
     // given
-    let platform = Platform::start().await;
+    let platform = Platform::alone().await;
     let issuer_id = platform.issuer().await;
     let investors = platform.investors(INVESTORS, eur(100, 0)).await;
     let invoice_id = platform.sell(&issuer_id, eur(33, 33)).await.id;

@@ -21,7 +21,7 @@ pub(crate) struct Audit {
     facts: Facts,
     tokens: BTreeMap<String, String>,
     /// Every command's outcome: the name of its last record.
-    outcomes: BTreeMap<String, String>,
+    pub(crate) outcomes: BTreeMap<String, String>,
     pub(crate) accounts: BTreeMap<String, Account>,
     /// When the last fact of each saga was recorded, in microseconds since the Unix epoch.
     recorded_at: BTreeMap<String, u64>,
@@ -47,7 +47,7 @@ impl Audit {
     /// From the first fact on.
     pub(crate) async fn begin(platform: &Platform) -> Self {
         Self {
-            facts: platform.facts().await,
+            facts: platform.all_facts().await,
             tokens: BTreeMap::new(),
             outcomes: BTreeMap::new(),
             recorded_at: BTreeMap::new(),

@@ -52,8 +52,18 @@ impl Platform {
         QueryServiceClient::new(self.query_channel())
     }
 
-    /// Everything from the first fact on.
+    /// What happens from now on. (On a platform of the test's own, that is everything.)
     pub(crate) async fn facts(&self) -> Facts {
+        let mut facts = self.all_facts().await;
+        if self.ran_already() {
+            let marker = self.issuer().await;
+            facts.until("IssuerCreated", "issuer_id", &marker).await;
+        }
+        facts
+    }
+
+    /// Everything from the first fact on.
+    pub(crate) async fn all_facts(&self) -> Facts {
         Facts::watch(self.queries()).await
     }
 

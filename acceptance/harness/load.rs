@@ -3,17 +3,19 @@
 use std::sync::Mutex;
 
 use tokio::sync::watch;
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::platform::Platform;
+use super::proto::command_service_client::CommandServiceClient;
 use super::proto::{
-    ApproveFinancingRequest, BidOnInvoiceRequest, ReverseFinancingRequest, SellInvoiceRequest,
+    ApproveFinancingRequest, BidOnInvoiceRequest, CommandState, ReverseFinancingRequest, SellInvoiceRequest,
 };
 use super::words::{Information, eur, in_time, information, uuid, wait};
 
 /// A command as a client sends it, with a request id: it may be sent again.
 #[derive(Debug, Clone)]
-enum Order {
+pub(crate) enum Order {
     Sell(SellInvoiceRequest),
     Bid(BidOnInvoiceRequest),
     Approve(ApproveFinancingRequest),
@@ -22,44 +24,53 @@ enum Order {
 
 /// What a client was told when its command was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Promise {
-    command_id: String,
+pub(crate) struct Promise {
+    pub(crate) command_id: String,
     /// The invoice or bid that the command makes; empty for any other.
-    made: String,
+    pub(crate) made: String,
 }
 
 impl Order {
-    /// Sends it. That a rule of the business said no is a promise kept, too.
-    async fn send(&self, platform: &Platform) -> Result<Promise, Status> {
-        match self.call(platform).await {
+    /// Sends it; what was promised, and what became of the command so far. That a rule of the business said no is a
+    /// promise kept, too.
+    pub(crate) async fn send(
+        &self,
+        commands: CommandServiceClient<Channel>,
+    ) -> Result<(Promise, CommandState), Status> {
+        match self.call(commands).await {
             Err(status) if status.code() == Code::FailedPrecondition => {
                 let Information { metadata, .. } = information(&status);
                 let made = metadata.get("invoice_id").or(metadata.get("bid_id")).cloned().unwrap_or_default();
-                Ok(Promise { command_id: metadata["command_id"].clone(), made })
+                let promise = Promise { command_id: metadata["command_id"].clone(), made };
+                Ok((promise, CommandState::Refused))
             }
             answer => answer,
         }
     }
 
-    async fn call(&self, platform: &Platform) -> Result<Promise, Status> {
-        let mut commands = platform.commands();
-        let (command_id, made) = match self.clone() {
+    async fn call(
+        &self,
+        mut commands: CommandServiceClient<Channel>,
+    ) -> Result<(Promise, CommandState), Status> {
+        let (state, command_id, made) = match self.clone() {
             Self::Sell(request) => {
                 let answer = commands.sell_invoice(request).await?.into_inner();
-                (answer.command_id, answer.invoice_id)
+                (answer.state(), answer.command_id, answer.invoice_id)
             }
             Self::Bid(request) => {
                 let answer = commands.bid_on_invoice(request).await?.into_inner();
-                (answer.command_id, answer.bid_id)
+                (answer.state(), answer.command_id, answer.bid_id)
             }
             Self::Approve(request) => {
-                (commands.approve_financing(request).await?.into_inner().command_id, String::new())
+                let answer = commands.approve_financing(request).await?.into_inner();
+                (answer.state(), answer.command_id, String::new())
             }
             Self::Reverse(request) => {
-                (commands.reverse_financing(request).await?.into_inner().command_id, String::new())
+                let answer = commands.reverse_financing(request).await?.into_inner();
+                (answer.state(), answer.command_id, String::new())
             }
         };
-        Ok(Promise { command_id, made })
+        Ok((Promise { command_id, made }, state))
     }
 }
 
@@ -123,13 +134,14 @@ impl Load {
     pub(crate) async fn repeat(&self, platform: &Platform) {
         let unsure = std::mem::take(&mut *self.unsure.lock().unwrap());
         for order in unsure {
-            let promise = order.send(platform).await.expect("it is accepted now");
+            let (promise, _) = order.send(platform.commands()).await.expect("it is accepted now");
             self.keep(order, promise);
         }
         let kept = self.kept.lock().unwrap().clone();
-        let repeats = kept.iter().map(|(order, _)| order.send(platform));
+        let repeats = kept.iter().map(|(order, _)| order.send(platform.commands()));
         for ((order, promise), repeated) in kept.iter().zip(futures_util::future::join_all(repeats).await) {
-            assert_eq!(repeated.expect("it is accepted again"), *promise, "{order:?}");
+            let (repeated, _) = repeated.expect("it is accepted again");
+            assert_eq!(repeated, *promise, "{order:?}");
         }
     }
 
@@ -174,7 +186,7 @@ impl Load {
     async fn call(&self, platform: &Platform, order: Order) -> Option<String> {
         // Before the call: whoever drops it in the middle is not told either.
         let guard = Unsure { load: self, order: Some(order.clone()) };
-        let promise = order.send(platform).await.ok()?;
+        let (promise, _) = order.send(platform.commands()).await.ok()?;
         let made = promise.made.clone();
         guard.told();
         self.keep(order, promise);

@@ -1,139 +1,169 @@
-//! The platform as a process, on free ports, in a directory of its own.
+//! The platform, in the topology that the tests are run over: on free ports, with a home of its own.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
 
-use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
 use tonic::transport::{Channel, Endpoint};
 
-use super::in_time;
-
-/// What a platform leaves behind when it ends: its data, and what it logged.
-pub(crate) struct Home(TempDir);
-
-impl Home {
-    pub(crate) fn new() -> Self {
-        Self(TempDir::new().unwrap())
-    }
-
-    pub(crate) fn data(&self) -> PathBuf {
-        self.0.path().join("data")
-    }
-
-    fn log(&self) -> PathBuf {
-        self.0.path().join("log")
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("the platform's log:\n{}", std::fs::read_to_string(self.log()).unwrap_or_default());
-        }
-    }
-}
+use super::home::{Home, Services, Topology};
+use super::program::{Program, Running};
 
 /// A platform that runs.
 pub(crate) struct Platform {
-    process: Child,
-    home: Home,
-    /// Kept open: nobody should die of what it prints.
-    _output: Lines<BufReader<ChildStdout>>,
+    /// None, where it ran already.
+    processes: Vec<Running>,
+    home: Option<Home>,
     pub(crate) command_address: String,
     pub(crate) query_address: String,
     command_channel: Channel,
     query_channel: Channel,
 }
 
-fn command(data: &Path, flags: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_financing"));
-    command
-        .env_clear()
-        // Flags go before the environment, so a test may say something else.
-        .env("FINANCING_COMMAND_ADDR", "127.0.0.1:0")
-        .env("FINANCING_QUERY_ADDR", "127.0.0.1:0")
-        .env("FINANCING_DATA_DIR", data)
-        .args(flags)
-        .kill_on_drop(true);
-    command
+/// The embedded platform as a program.
+fn embedded(data: &Path, flags: &[&str]) -> Program {
+    Program::new(env!("CARGO_BIN_EXE_financing"))
+        .set("FINANCING_COMMAND_ADDR", "127.0.0.1:0")
+        .set("FINANCING_QUERY_ADDR", "127.0.0.1:0")
+        .set("FINANCING_DATA_DIR", data.display())
+        .flags(flags)
+}
+
+/// One process of each component. Each has a name of its own.
+fn components(services: &Services, flags: &[&str]) -> [(&'static str, Program); 6] {
+    let commandsd = env!("CARGO_BIN_EXE_commandsd");
+    [
+        (
+            "listener",
+            services.program(commandsd).set("FINANCING_COMMAND_ADDR", "127.0.0.1:0").flags(&["--listener"]),
+        ),
+        (
+            "queries",
+            services.program(env!("CARGO_BIN_EXE_queriesd")).set("FINANCING_QUERY_ADDR", "127.0.0.1:0"),
+        ),
+        ("worker", services.program(commandsd).flags(&["--worker"])),
+        ("policies", services.program(commandsd).flags(&["--policies"])),
+        ("relayer", services.program(env!("CARGO_BIN_EXE_relayerd"))),
+        ("projector", services.program(env!("CARGO_BIN_EXE_queryprojectord"))),
+    ]
+    .map(|(name, program)| (name, program.flags(flags)))
 }
 
 impl Platform {
-    /// Starts one on an empty directory.
+    /// A platform to work with: an empty one, or the one that runs already.
     pub(crate) async fn start() -> Self {
+        match Topology::configured() {
+            Topology::Embedded | Topology::Distributed => Self::alone().await,
+            Topology::Running { commands, queries } => {
+                let address = |text: &str| format!("http://{}", text.trim_start_matches("http://"));
+                Self::at(Vec::new(), None, address(&commands), address(&queries)).await
+            }
+        }
+    }
+
+    /// An empty platform that nobody else works with.
+    pub(crate) async fn alone() -> Self {
         Self::start_in(Home::new(), &[]).await
     }
 
     /// Starts one on what another has left behind.
     pub(crate) async fn start_in(home: Home, flags: &[&str]) -> Self {
-        let log = File::options().create(true).append(true).open(home.log()).unwrap();
-        Self::start_logging_to(home, flags, log).await
+        let logs = |name: &str| home.log(name);
+        let started = Self::start_logging_to(&home, flags, logs).await;
+        Self::with(started, home).await
     }
 
     /// Starts one whose log cannot be written.
     pub(crate) async fn start_with_full_log(home: Home) -> Self {
-        let full = File::options().write(true).open("/dev/full").unwrap();
-        Self::start_logging_to(home, &[], full).await
+        let full = |_: &str| File::options().write(true).open("/dev/full").unwrap();
+        let started = Self::start_logging_to(&home, &[], full).await;
+        Self::with(started, home).await
     }
 
-    async fn start_logging_to(home: Home, flags: &[&str], log: File) -> Self {
-        let mut process = command(&home.data(), flags).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
-        let mut output = BufReader::new(process.stdout.take().unwrap()).lines();
-        let mut lines = Vec::new();
-        while lines.len() < 3 {
-            let line = in_time("the platform says where it listens", output.next_line()).await.unwrap();
-            lines.push(line.expect("the platform lives until it listens"));
-        }
-        let value = |line: usize, prefix: &str| {
-            let line: &String = &lines[line];
-            line.strip_prefix(prefix).unwrap_or_else(|| panic!("{prefix:?} before {line:?}")).to_owned()
+    async fn start_logging_to(
+        home: &Home,
+        flags: &[&str],
+        log: impl Fn(&str) -> File,
+    ) -> (Vec<Running>, String, String) {
+        let Some(services) = home.services() else {
+            let mut process = embedded(&home.data(), flags).start(log("platform"));
+            let commands = process.says("commands on ").await;
+            let queries = process.says("queries on ").await;
+            assert_eq!(Path::new(&process.says("data in ").await), home.data());
+            return (vec![process], commands, queries);
         };
-        let command_address = format!("http://{}", value(0, "commands on "));
-        let query_address = format!("http://{}", value(1, "queries on "));
-        assert_eq!(Path::new(&value(2, "data in ")), home.data());
+        let mut started = components(services, flags).map(|(name, program)| program.start(log(name)));
+        let [listener, query_service, others @ ..] = &mut started;
+        let commands = listener.says("commands on ").await;
+        let queries = query_service.says("queries on ").await;
+        for other in others {
+            other.says("health on ").await;
+        }
+        (started.into(), commands, queries)
+    }
+
+    async fn with((processes, commands, queries): (Vec<Running>, String, String), home: Home) -> Self {
+        Self::at(processes, Some(home), format!("http://{commands}"), format!("http://{queries}")).await
+    }
+
+    /// One whose processes somebody else has: at these addresses.
+    pub(crate) async fn running(commands: &str, queries: &str) -> Self {
+        Self::at(Vec::new(), None, format!("http://{commands}"), format!("http://{queries}")).await
+    }
+
+    async fn at(
+        processes: Vec<Running>,
+        home: Option<Home>,
+        command_address: String,
+        query_address: String,
+    ) -> Self {
         let command_channel = connect(&command_address).await;
         let query_channel = connect(&query_address).await;
-        Self {
-            process,
-            home,
-            _output: output,
-            command_address,
-            query_address,
-            command_channel,
-            query_channel,
+        Self { processes, home, command_address, query_address, command_channel, query_channel }
+    }
+
+    /// Tries to start an embedded one where it must not: answers with its exit code and what it says.
+    pub(crate) async fn refusal_to_start(data: &Path, flags: &[&str]) -> (Option<i32>, String) {
+        refusal(&embedded(data, flags)).await
+    }
+
+    /// `kill -9`, of every process.
+    pub(crate) async fn kill(mut self) -> Home {
+        for process in &mut self.processes {
+            process.kill().await;
+        }
+        self.home()
+    }
+
+    /// Sends a signal to every process.
+    pub(crate) async fn signal(&self, signal: &str) {
+        for process in &self.processes {
+            process.signal(signal).await;
         }
     }
 
-    /// Tries to start one where it must not: answers with its exit code and what it says.
-    pub(crate) async fn refusal_to_start(data: &Path, flags: &[&str]) -> (Option<i32>, String) {
-        let output = in_time("it ends", command(data, flags).output()).await.unwrap();
-        assert_eq!(String::from_utf8(output.stdout).unwrap(), "", "it does not say that it listens");
-        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    /// Waits until every process has ended by itself; answers with the first exit code that is not 0, if there is one.
+    pub(crate) async fn ended(mut self) -> (Option<i32>, Home) {
+        let mut code = Some(0);
+        for process in &mut self.processes {
+            let ended = process.ended().await.code();
+            code = if code == Some(0) { ended } else { code };
+        }
+        (code, self.home())
     }
 
-    /// `kill -9`.
-    pub(crate) async fn kill(mut self) -> Home {
-        self.process.kill().await.unwrap();
-        self.home
+    #[track_caller]
+    fn home(self) -> Home {
+        self.home.expect("a platform of the test's own")
     }
 
-    /// Sends a signal.
-    pub(crate) async fn signal(&self, signal: &str) {
-        let id = self.process.id().expect("it is running").to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().await.unwrap().success());
-    }
-
-    /// Waits until it has ended by itself.
-    pub(crate) async fn ended(mut self) -> (ExitStatus, Home) {
-        let status = in_time("the process ends", self.process.wait()).await.unwrap();
-        (status, self.home)
-    }
-
+    #[track_caller]
     pub(crate) fn data(&self) -> PathBuf {
-        self.home.data()
+        self.home.as_ref().expect("a platform of the test's own").data()
+    }
+
+    /// Whether it is not the test's own.
+    pub(crate) fn ran_already(&self) -> bool {
+        self.home.is_none()
     }
 
     /// The connection to the command side.
@@ -145,6 +175,13 @@ impl Platform {
     pub(crate) fn query_channel(&self) -> Channel {
         self.query_channel.clone()
     }
+}
+
+/// Runs a program that must not start: answers with its exit code and what it says.
+pub(crate) async fn refusal(program: &Program) -> (Option<i32>, String) {
+    let output = program.output().await;
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "", "it does not say that it answers");
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
 /// Connects to a server.

@@ -1,4 +1,4 @@
-//! The query side alone, in this process, over an empty store, fed with facts. Nothing of the command side runs.
+//! The query side alone, over an empty store, fed with facts: by a bus in files, or by NATS. Nothing of the command side runs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,10 +12,9 @@ use domain::refusal::Refusal;
 use eventsourcing::assignment::Assignment;
 use eventsourcing::environment::{Environment as _, Stop, Stopper};
 use eventsourcing::model::{AggregateRef, Model as _};
-use eventsourcing::partition::{Deployment, LogPosition, Partition, PartitionCount, Version};
+use eventsourcing::partition::{Deployment, LogPosition, Partition, PartitionCount, Sequence, Version};
 use eventsourcing::ports::{
-    Commit, EventBus as _, EventLog as _, PartitionCommit, PartitionRow, Publication, QueuePosition,
-    ReadModelSchema,
+    Commit, EventBus as _, EventLog as _, PartitionCommit, Publication, QueuePosition, ReadModelSchema,
 };
 use eventsourcing::projector::Projector;
 use eventsourcing::record::{
@@ -23,6 +22,7 @@ use eventsourcing::record::{
 };
 use eventsourcing::turn::drive;
 use invoice_financing::api::server::{Limits, Sources, serve_queries};
+use invoice_financing::nats::{Connect, NatsBus, Streams};
 use invoice_financing::readmodel::{FinancingProjection, ReadModelQueries, tables};
 use invoice_financing::runtime::environment::SystemEnvironment;
 use invoice_financing::sqlite::{
@@ -33,19 +33,26 @@ use tokio::net::TcpListener;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 
+use super::home::{Home, Topology};
 use super::platform::connect;
+use super::program::Running;
 use super::proto::query_service_client::QueryServiceClient;
 
 /// A query side with its own store.
 pub(crate) struct QuerySide {
-    _directory: TempDir,
-    _stopper: Stopper,
-    log: SqliteLog,
-    bus: SqliteBus,
-    rows: BTreeMap<Partition, PartitionRow>,
+    fed: Fed,
+    heads: BTreeMap<Partition, Sequence>,
     versions: BTreeMap<AggregateRef, Version>,
     address: String,
     channel: Channel,
+}
+
+/// Where the facts go in.
+enum Fed {
+    /// Into a log and its bus in files, behind a projector and a query service in this process.
+    Files { log: SqliteLog, bus: SqliteBus, _directory: TempDir, _stopper: Stopper },
+    /// Into NATS, in front of the processes of the query side.
+    Nats { bus: NatsBus, _processes: Box<[Running; 2]>, _home: Box<Home> },
 }
 
 /// A record before it has a place: whom it is about, its name, its data, and whether it is a fact.
@@ -81,12 +88,25 @@ impl QuerySide {
 
     /// Starts one over an empty store.
     pub(crate) async fn start() -> Self {
-        let directory = TempDir::new().unwrap();
-        let deployment = Deployment {
+        let (fed, address) = match Topology::configured() {
+            Topology::Embedded | Topology::Running { .. } => Self::over_files().await,
+            Topology::Distributed => Self::over_nats().await,
+        };
+        let channel = connect(&address).await;
+        Self { fed, heads: BTreeMap::new(), versions: BTreeMap::new(), address, channel }
+    }
+
+    fn deployment() -> Deployment {
+        Deployment {
             id: SystemEnvironment.uuid(),
             partitions: Self::PARTITIONS,
             created_at: SystemEnvironment.now().as_micros(),
-        };
+        }
+    }
+
+    async fn over_files() -> (Fed, String) {
+        let directory = TempDir::new().unwrap();
+        let deployment = Self::deployment();
         let lock = DirectoryLock::acquire(directory.path()).unwrap();
         let platform = PlatformStore::open(directory.path(), Access::Alone(lock), &deployment).await.unwrap();
         let schema = ReadModelSchema { version: tables::SCHEMA_VERSION, tables: tables::TABLES };
@@ -118,20 +138,29 @@ impl QuerySide {
             relayed: platform.signals().relayed.clone(),
         };
         tokio::spawn(serve_queries(listener, sources, SystemEnvironment, Limits::default(), stop));
+        (Fed::Files { log, bus, _directory: directory, _stopper: stopper }, address)
+    }
 
-        let partitions: Vec<Partition> = Self::PARTITIONS.all().collect();
-        let rows = log.take_over(&partitions).await.unwrap().into_iter().collect();
-        let channel = connect(&address).await;
-        Self {
-            _directory: directory,
-            _stopper: stopper,
-            log,
-            bus,
-            rows,
-            versions: BTreeMap::new(),
-            address,
-            channel,
-        }
+    async fn over_nats() -> (Fed, String) {
+        let home = Home::distributed();
+        let services = home.services().expect("a distributed home");
+        let nats = invoice_financing::nats::connect(&Connect::to(&services.nats.url())).await.unwrap();
+        let streams = Streams {
+            partitions: Self::PARTITIONS,
+            deployment: Some(Self::deployment()),
+            replicas: 1,
+            duplicate_window: Duration::from_mins(2),
+            commands_max_bytes: 1 << 20,
+        };
+        nats.ensure_events(&streams).await.unwrap();
+        let projector = services.program(env!("CARGO_BIN_EXE_queryprojectord"));
+        let queries =
+            services.program(env!("CARGO_BIN_EXE_queriesd")).set("FINANCING_QUERY_ADDR", "127.0.0.1:0");
+        let mut processes = [projector.start(home.log("projector")), queries.start(home.log("queries"))];
+        processes[0].says("health on ").await;
+        let address = format!("http://{}", processes[1].says("queries on ").await);
+        let bus = NatsBus::for_relayer(&nats, streams);
+        (Fed::Nats { bus, _processes: Box::new(processes), _home: Box::new(home) }, address)
     }
 
     /// A client that takes little at a time: what it has not asked for, the server has hardly read yet.
@@ -206,7 +235,7 @@ impl QuerySide {
 
     async fn append(&mut self, command_id: Uuid, line: Line) -> LogPosition {
         let partition = Self::PARTITIONS.partition_of(line.aggregate.id);
-        let expected = self.rows[&partition];
+        let head = self.heads.get(&partition).copied().unwrap_or_default();
         let version = line.is_fact.then(|| {
             let version = self.versions.entry(line.aggregate.clone()).or_default();
             *version = version.next();
@@ -214,7 +243,7 @@ impl QuerySide {
         });
         let record = Record {
             partition,
-            sequence: expected.head.next(),
+            sequence: head.next(),
             record_id: SystemEnvironment.uuid(),
             recorded_at: SystemEnvironment.now(),
             aggregate: line.aggregate,
@@ -229,22 +258,40 @@ impl QuerySide {
             traceparent: None,
             last_of_command: true,
         };
-        let message = expected.position.map_or(1, |position| position.message + 1);
-        let position = QueuePosition { created_at: 1, message, first_command: command_id, index: 0 };
-        let commit = PartitionCommit {
-            partition,
-            expected,
-            position,
-            records: vec![record.clone()],
-            inbox: Vec::new(),
-            snapshots: Vec::new(),
-        };
-        let row = commit.row_after();
-        assert_eq!(self.log.commit(vec![commit]).await.unwrap(), [Commit::Done]);
-        self.rows.insert(partition, row);
         let at = record.position();
-        let publication = Publication { partition, expected: expected.head, records: vec![record.into()] };
-        self.bus.publish(vec![publication]).await.remove(0).unwrap();
+        self.heads.insert(partition, at.sequence);
+        self.publish(head, record).await;
         at
     }
+
+    async fn publish(&self, expected: Sequence, record: Record) {
+        let partition = record.partition;
+        let publication =
+            |record: Record| vec![Publication { partition, expected, records: vec![record.into()] }];
+        let mut answers = match &self.fed {
+            Fed::Files { log, bus, .. } => {
+                commit(log, record.clone()).await;
+                bus.publish(publication(record)).await
+            }
+            Fed::Nats { bus, .. } => bus.publish(publication(record)).await,
+        };
+        answers.remove(0).unwrap();
+    }
+}
+
+/// The bus in files is a view of the log: what is published must be committed.
+async fn commit(log: &SqliteLog, record: Record) {
+    let partition = record.partition;
+    let (_, expected) = log.take_over(&[partition]).await.unwrap().remove(0);
+    let message = expected.position.map_or(1, |position| position.message + 1);
+    let position = QueuePosition { created_at: 1, message, first_command: record.command_id, index: 0 };
+    let commit = PartitionCommit {
+        partition,
+        expected,
+        position,
+        records: vec![record],
+        inbox: Vec::new(),
+        snapshots: Vec::new(),
+    };
+    assert_eq!(log.commit(vec![commit]).await.unwrap(), [Commit::Done]);
 }

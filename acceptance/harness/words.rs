@@ -3,12 +3,12 @@
 #![expect(clippy::unnecessary_wraps, reason = "the messages hold their fields in an Option")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use eventsourcing::environment::Environment as _;
+use invoice_financing::runtime::environment::SystemEnvironment;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
-use uuid::Uuid;
 
 use super::proto::Money;
 
@@ -46,9 +46,7 @@ pub(crate) fn json(money: Option<Money>) -> serde_json::Value {
 
 /// A UUID that nobody else has.
 pub(crate) fn uuid() -> String {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let name = format!("{}/{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
-    Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).to_string()
+    SystemEnvironment.uuid().to_string()
 }
 
 /// What a future comes to, unless it takes longer than anything should.
