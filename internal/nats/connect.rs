@@ -237,17 +237,32 @@ impl Nats {
         subject: &str,
         payload: &(impl Serialize + Sync),
     ) -> PortResult<Result<V, jetstream::Error>> {
-        self.connected()?;
-        let lost = self.lost();
-        let answer = tokio::select! {
-            answer = self.0.jetstream.request(subject.to_owned(), payload) => answer,
-            () = lost => return Err(connection_lost()),
+        let asking = async {
+            let answer = self.0.jetstream.request(subject.to_owned(), payload).await;
+            answer.map_err(|error| request_error(subject, &error))
         };
-        match answer.map_err(|error| request_error(subject, &error))? {
+        match self.answered(asking).await? {
             Response::Err { error } => Ok(Err(error)),
             Response::Ok(value) => Ok(Ok(value)),
         }
     }
+
+    /// Waits for an answer over the connection that there is now. The client bounds how long the server may take, but not
+    /// how long the request may wait to be written.
+    pub(super) async fn answered<T>(&self, asking: impl Future<Output = PortResult<T>>) -> PortResult<T> {
+        self.connected()?;
+        let lost = self.lost();
+        tokio::select! {
+            biased;
+            () = lost => Err(connection_lost()),
+            answer = tokio::time::timeout(PATIENCE * 2, asking) => answer.unwrap_or_else(|_| Err(stuck())),
+        }
+    }
+}
+
+/// What it says that nothing can be handed to the connection.
+pub(super) fn stuck() -> PortError {
+    PortError::Unavailable("the connection to NATS does not write, and what waits for it is full".to_owned())
 }
 
 /// What it says that an answer will never come.

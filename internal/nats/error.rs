@@ -42,6 +42,14 @@ pub enum NatsError {
         /// Who creates it.
         creator: &'static str,
     },
+    /// The server does not create a stream, and will not, as it is asked and as it is configured.
+    #[error("the server does not create the stream {stream}: {reason}")]
+    NotCreated {
+        /// Which stream.
+        stream: String,
+        /// What the server says.
+        reason: String,
+    },
     /// A stream is not what it has to be.
     #[error("the stream {stream} has {field} = {found}, but it has to be {asked}")]
     Mismatch {
@@ -66,6 +74,7 @@ impl NatsError {
             | Self::Refused(_)
             | Self::TooOld { .. }
             | Self::NoJetStream
+            | Self::NotCreated { .. }
             | Self::Mismatch { .. } => false,
         }
     }
@@ -74,6 +83,23 @@ impl NatsError {
 impl From<PortError> for NatsError {
     fn from(error: PortError) -> Self {
         Self::Unavailable(error.to_string())
+    }
+}
+
+/// Why a stream was not created. What is wrong with the request stays wrong; room may be made, and servers may come up.
+pub(super) fn create_error(stream: &str, error: &jetstream::Error) -> NatsError {
+    let stays = match error.error_code() {
+        // It blames the request for these.
+        ErrorCode::CLUSTER_NO_PEERS | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED => false,
+        // It blames itself for these.
+        ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED | ErrorCode::STREAM_INVALID_CONFIG => true,
+        // All that it blames the request for, but for too late (408) and too many (429).
+        _ => matches!(error.code(), 400..=407 | 409..=428 | 430..=499),
+    };
+    if stays {
+        NatsError::NotCreated { stream: stream.to_owned(), reason: error.to_string() }
+    } else {
+        NatsError::Unavailable(format!("{stream} was not created: {error}"))
     }
 }
 
@@ -130,6 +156,8 @@ pub(super) fn missing(what: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -138,6 +166,23 @@ mod tests {
         assert!(NatsError::Missing { stream: String::new(), creator: "x" }.retryable());
         assert!(!NatsError::Refused(String::new()).retryable());
         assert!(!NatsError::NoJetStream.retryable());
+        assert!(!NatsError::NotCreated { stream: String::new(), reason: String::new() }.retryable());
         assert!(!NatsError::TooOld { found: String::new(), least: String::new() }.retryable());
+    }
+
+    #[test]
+    fn a_stream_is_asked_for_again_only_where_that_may_help() {
+        let retried = |code: u64, err_code: u64| {
+            let error = json!({"code": code, "err_code": err_code, "description": "no"});
+            create_error("S", &serde_json::from_value(error).unwrap()).retryable()
+        };
+        for (code, err_code) in [(500, 10_074), (500, 10_052), (400, 10_113), (400, 10_027)] {
+            assert!(!retried(code, err_code), "{err_code}");
+        }
+        for (code, err_code) in
+            [(500, 10_047), (503, 10_023), (503, 10_008), (400, 10_005), (400, 10_002), (429, 1), (408, 2)]
+        {
+            assert!(retried(code, err_code), "{err_code}");
+        }
     }
 }

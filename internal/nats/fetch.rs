@@ -1,19 +1,19 @@
 //! Pages straight from the server, for who stands outside the windows.
 //!
 //! The rule this module protects: a page is what the stream has behind a position, without a gap, and says whether that was
-//! all. Many lanes are asked at once, and what they may bring is bounded.
+//! all. Many lanes are asked at once, and what they may bring is bounded. A lane that cannot be read now holds up no other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_nats::{HeaderMap, Message, StatusCode};
 use bytes::Bytes;
 use eventsourcing::partition::Partition;
 use eventsourcing::ports::{PortError, PortResult};
 use futures_util::StreamExt as _;
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use serde_json::json;
 
-use super::connect::{PATIENCE, connection_lost};
+use super::connect::{PATIENCE, connection_lost, stuck};
 use super::error::missing;
 use super::tails::{Lanes, Shared};
 
@@ -30,29 +30,58 @@ pub(super) struct Page<T> {
     bytes: usize,
 }
 
+/// What several lanes have.
+pub(super) struct Pages<T> {
+    pub(super) lanes: BTreeMap<Partition, Page<T>>,
+    /// Why one of them could not be read to where it was asked for. What it has before that is there.
+    pub(super) unread: Option<PortError>,
+}
+
+impl<T> Default for Pages<T> {
+    fn default() -> Self {
+        Self { lanes: BTreeMap::new(), unread: None }
+    }
+}
+
 /// Pages of these lanes, until there are `limit` items in all, or no more, or about as many bytes as may be.
+///
+/// # Errors
+///
+/// When something is broken. What is only unavailable is said beside what the other lanes have.
 pub(super) async fn fetch<L: Lanes>(
     shared: &Shared<L>,
     after: &[(Partition, u64)],
     limit: usize,
-) -> PortResult<BTreeMap<Partition, Page<L::Item>>> {
+) -> PortResult<Pages<L::Item>> {
     let begin = |(lane, after): &(Partition, u64)| {
         (*lane, Page { items: Vec::new(), last: *after, at_end: false, bytes: 0 })
     };
     let mut pages: BTreeMap<Partition, Page<L::Item>> = after.iter().map(begin).collect();
+    let (mut unreadable, mut unread) = (BTreeSet::new(), None);
     loop {
         let items: usize = pages.values().map(|page| page.items.len()).sum();
         let bytes: usize = pages.values().map(|page| page.bytes).sum();
+        let is_open =
+            |(lane, page): &(&Partition, &Page<L::Item>)| !page.at_end && !unreadable.contains(*lane);
         let open: Vec<(Partition, u64)> =
-            pages.iter().filter(|(_, page)| !page.at_end).map(|(lane, page)| (*lane, page.last)).collect();
+            pages.iter().filter(is_open).map(|(lane, page)| (*lane, page.last)).collect();
         let left = limit.saturating_sub(items);
         if open.is_empty() || left == 0 || bytes >= PAGE_BYTES {
-            return Ok(pages);
+            return Ok(Pages { lanes: pages, unread });
         }
         let share = left.div_ceil(open.len());
         let most = PAGE_BYTES.div_ceil(open.len());
         let more = open.iter().map(|(lane, last)| page(shared, *lane, *last, share, most));
-        for ((lane, _), more) in open.iter().zip(try_join_all(more).await?) {
+        for ((lane, _), more) in open.iter().zip(join_all(more).await) {
+            let more = match more {
+                Ok(more) => more,
+                Err(error @ PortError::Unavailable(_)) => {
+                    unreadable.insert(*lane);
+                    unread.get_or_insert(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             if let Some(page) = pages.get_mut(lane) {
                 page.items.extend(more.items);
                 page.bytes += more.bytes;
@@ -77,8 +106,6 @@ async fn page<L: Lanes>(
         let stream = shared.lanes.stream(lane);
         let unavailable = |error: String| PortError::Unavailable(format!("{stream}: {error}"));
         let inbox = nats.client().new_inbox();
-        let subscribed = nats.client().subscribe(inbox.clone()).await;
-        let mut answers = subscribed.map_err(|error| unavailable(error.to_string()))?;
         let request = json!({
             "seq": after + 1,
             "batch": most,
@@ -86,8 +113,15 @@ async fn page<L: Lanes>(
             "next_by_subj": shared.lanes.filter(lane),
         });
         let subject = format!("$JS.API.DIRECT.GET.{stream}");
-        let sent = nats.client().publish_with_reply(subject, inbox, Bytes::from(request.to_string())).await;
-        sent.map_err(|error| unavailable(error.to_string()))?;
+        let asking = async {
+            let subscribed = nats.client().subscribe(inbox.clone()).await;
+            let answers = subscribed.map_err(|error| unavailable(error.to_string()))?;
+            let request = Bytes::from(request.to_string());
+            let sent = nats.client().publish_with_reply(subject, inbox, request).await;
+            sent.map_err(|error| unavailable(error.to_string())).map(|()| answers)
+        };
+        let asked = tokio::time::timeout(PATIENCE, asking).await;
+        let mut answers = asked.map_err(|_| stuck())??;
         let mut page = Page { items: Vec::new(), last: after, at_end: false, bytes: 0 };
         loop {
             let answer = tokio::time::timeout(PATIENCE, answers.next()).await;

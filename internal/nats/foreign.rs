@@ -102,7 +102,8 @@ impl Nats {
     ///
     /// # Errors
     ///
-    /// When an event has no id or a subject of another stream; when one is not stored: then those before it may be.
+    /// When an event has no id or a subject of another stream: then none is stored. When one is not stored: then any other may
+    /// be, those behind it too, and whoever publishes all of them again may change their order.
     pub async fn publish_registered(&self, events: Vec<(String, Vec<u8>)>) -> PortResult<Vec<u64>> {
         let messages = events.into_iter().map(|(subject, payload)| registered(subject, payload));
         let messages: Vec<Outgoing> = messages.collect::<PortResult<_>>()?;

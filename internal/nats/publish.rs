@@ -2,7 +2,8 @@
 //!
 //! The rule this module protects: messages go out in the order in which they were handed in, their acknowledgements are
 //! awaited in that order, and what is under way is bounded. When the connection is lost, nothing more is sent: what is
-//! behind a message whose fate is unknown is not stored in front of it.
+//! behind a message whose fate is unknown is not stored in front of it. What was refused has a fate: those behind it, which
+//! are under way by then, may be stored. Who may not have that hands them in one after the other.
 
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
@@ -12,9 +13,9 @@ use async_nats::jetstream::message::PublishMessage;
 use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
 use eventsourcing::ports::{PortError, PortResult};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::connect::{Nats, PATIENCE, connection_lost};
+use super::connect::{Nats, PATIENCE, connection_lost, stuck};
 use super::error::publish_error;
 
 /// Messages under way at once, and their bytes.
@@ -62,11 +63,15 @@ pub(super) async fn publish(nats: &Nats, messages: Vec<Outgoing>) -> Vec<PortRes
         let outgoing = PublishMessage::build().payload(message.payload).headers(message.headers);
         // A full buffer, on a connection that does not write, is a connection that is lost.
         let sent = tokio::select! {
-            sent = nats.jetstream().send_publish(subject.clone(), outgoing) => sent,
+            sent = timeout(PATIENCE, nats.jetstream().send_publish(subject.clone(), outgoing)) => sent,
             () = &mut lost => {
                 fate = Err(connection_lost());
                 break;
             }
+        };
+        let Ok(sent) = sent else {
+            fate = Err(stuck());
+            break;
         };
         let acknowledged = sent.map_err(|error| publish_error(&subject, &error));
         bytes += size;

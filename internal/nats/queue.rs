@@ -137,11 +137,15 @@ impl CommandQueue for NatsQueue {
         self.0.read(after, limit).await
     }
 
+    /// A number goes by the queue in which it was proven. So nothing is purged over a connection of which this reader has not
+    /// been told, and no purge is handed over late. A rest stays: a purge that was handed over just before its connection
+    /// broke, and not yet written, is written to the next one.
     async fn purge(&self, before: &[(Partition, u64)]) -> PortResult<()> {
         let purges = before.iter().filter(|(_, before)| *before > 1).map(async |(partition, before)| {
             let request = json!({"filter": command_subject(*partition), "seq": before});
             let subject = format!("STREAM.PURGE.{COMMANDS}");
-            let purged = self.0.nats().request::<Value>(&subject, &request).await?;
+            let purging = self.0.nats().request::<Value>(&subject, &request);
+            let purged = self.0.while_proven(purging).await?;
             purged.map_err(|error| api_error(COMMANDS, &error))?;
             self.0.purged(*partition, *before);
             Ok(())
@@ -160,8 +164,6 @@ pub(super) enum Which {
 
 /// A stored message, as the stream's leader has it, and nobody else: another copy may be behind.
 pub(super) async fn stored(nats: &Nats, stream: &str, which: Which) -> PortResult<Option<StreamMessage>> {
-    nats.connected()?;
-    let lost = nats.lost();
     let asking = async {
         let unavailable =
             |error: &dyn std::fmt::Display| PortError::Unavailable(format!("{stream}: {error}"));
@@ -179,10 +181,7 @@ pub(super) async fn stored(nats: &Nats, stream: &str, which: Which) -> PortResul
             Err(error) => unstored(stream, &error),
         }
     };
-    tokio::select! {
-        answer = asking => answer,
-        () = lost => Err(connection_lost()),
-    }
+    nats.answered(asking).await
 }
 
 fn unstored(stream: &str, error: &RawMessageError) -> PortResult<Option<StreamMessage>> {

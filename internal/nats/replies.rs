@@ -4,6 +4,7 @@
 //! waits for it, and it is sent nowhere but to a desk.
 
 use std::future::Future;
+use std::time::Duration;
 
 use bytes::Bytes;
 use eventsourcing::desk::Desk;
@@ -18,6 +19,8 @@ use super::error::NatsError;
 
 /// What the address of every desk begins with.
 const ADDRESSES: &str = "financing.replies.";
+/// How long the sender waits for a connection that does not write.
+const COURTESY: Duration = Duration::from_secs(1);
 
 /// The address of a new desk.
 #[must_use]
@@ -46,21 +49,31 @@ impl NatsReplies {
 
 impl Replies for NatsReplies {
     async fn send(&self, replies: Vec<(String, Reply)>) {
-        let (mut astray, mut unsent) = (0_usize, 0_usize);
-        for (address, reply) in replies {
-            if !is_address(&address) {
-                astray += 1;
-                continue;
-            }
-            // Without a connection it would be sent some time later, when whoever waited has asked again.
-            let sent = match serde_json::to_vec(&reply) {
-                Ok(payload) if self.0.is_connected() => {
-                    self.0.client().publish(address, Bytes::from(payload)).await.is_ok()
+        let (count, mut astray, mut sent) = (replies.len(), 0_usize, 0_usize);
+        let lost = self.0.lost();
+        let sending = async {
+            for (address, reply) in replies {
+                if !is_address(&address) {
+                    astray += 1;
+                    continue;
                 }
-                Ok(_) | Err(_) => false,
-            };
-            unsent += usize::from(!sent);
+                // Without a connection it would be sent some time later, when whoever waited has asked again.
+                let handed = match serde_json::to_vec(&reply) {
+                    Ok(payload) if self.0.is_connected() => {
+                        self.0.client().publish(address, Bytes::from(payload)).await.is_ok()
+                    }
+                    Ok(_) | Err(_) => false,
+                };
+                sent += usize::from(handed);
+            }
+        };
+        // What waits to be written is bounded, and is not written while the connection is away.
+        tokio::select! {
+            () = sending => {}
+            () = lost => {}
+            () = tokio::time::sleep(COURTESY) => {}
         }
+        let unsent = count - astray - sent;
         if astray > 0 {
             tracing::debug!(count = astray, "replies to addresses that are no desk's were not sent");
         }

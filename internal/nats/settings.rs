@@ -46,7 +46,8 @@ pub struct Connect {
     pub client_certificate: Option<PathBuf>,
     /// Its key, PEM.
     pub client_key: Option<PathBuf>,
-    /// Whether a connection without TLS is refused.
+    /// Whether a connection without TLS is refused. It is, too, where one of the URLs is `tls://`, or `ca_file` or
+    /// `client_certificate` is given.
     pub require_tls: bool,
 }
 
@@ -54,8 +55,7 @@ pub struct Connect {
 impl fmt::Debug for Connect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let secret = |secret: &Option<String>| secret.as_ref().map(|_| "<secret>");
-        let urls: Vec<&str> =
-            self.urls.iter().map(|url| if url.contains('@') { "<with credentials>" } else { url }).collect();
+        let urls: Vec<String> = self.urls.iter().map(|url| place(url)).collect();
         f.debug_struct("Connect")
             .field("urls", &urls)
             .field("name", &self.name)
@@ -69,6 +69,15 @@ impl fmt::Debug for Connect {
             .field("client_key", &self.client_key)
             .field("require_tls", &self.require_tls)
             .finish()
+    }
+}
+
+/// Where a server is, and nothing else that may have got into its URL.
+fn place(url: &str) -> String {
+    match url.parse::<ServerAddr>() {
+        Ok(_) if url.contains('@') => "<with credentials>".to_owned(),
+        Ok(server) => format!("{}://{}:{}", server.scheme(), server.host(), server.port()),
+        Err(_) => "<not a server's URL>".to_owned(),
     }
 }
 
@@ -87,9 +96,16 @@ impl Connect {
         if self.urls.iter().any(|url| url.contains('@')) {
             return wrong("a URL holds credentials, which have settings of their own");
         }
-        for url in &self.urls {
-            if url.parse::<ServerAddr>().map_or(true, |server| server.host().is_empty()) {
-                return Err(NatsError::Settings(format!("{url:?} is not a server's URL")));
+        // It is not quoted: where the host was forgotten, there is a password in its place.
+        for (number, url) in (1..).zip(&self.urls) {
+            let which = format!("URL {number} of {}", self.urls.len());
+            let server = url.parse::<ServerAddr>().ok().filter(|server| !server.host().is_empty());
+            let Some(server) = server else {
+                return wrong(&format!("{which} is not a server's URL, as in nats://host:4222"));
+            };
+            // The client is built without WebSockets, and would speak plain TCP, without TLS.
+            if server.is_websocket() {
+                return wrong(&format!("{which} is a WebSocket's, as which NATS is not reached here"));
             }
         }
         let user = self.user.is_some() || self.password.is_some();
@@ -112,10 +128,20 @@ impl Connect {
         Ok(())
     }
 
+    /// Whether every connection has to have TLS: also where only one setting speaks of it, because the addresses of other
+    /// servers come from the server, without a word about TLS.
+    fn wants_tls(&self) -> bool {
+        let by_url = |url: &String| url.parse::<ServerAddr>().is_ok_and(|server| server.tls_required());
+        self.require_tls
+            || self.ca_file.is_some()
+            || self.client_certificate.is_some()
+            || self.urls.iter().any(by_url)
+    }
+
     pub(super) async fn options(&self) -> Result<ConnectOptions, NatsError> {
         let mut options = ConnectOptions::new()
             .name(&self.name)
-            .require_tls(self.require_tls)
+            .require_tls(self.wants_tls())
             .client_capacity(AHEAD)
             .subscription_capacity(WAITING)
             .ping_interval(PING)
@@ -186,6 +212,37 @@ mod tests {
             ..Connect::to("nats://me:hunter2@localhost")
         };
         assert!(!format!("{settings:?}").contains("hunter2"), "{settings:?}");
+    }
+
+    #[test]
+    fn a_password_where_the_host_was_forgotten_is_not_shown() {
+        let good = "nats://localhost".to_owned();
+        let settings = Connect {
+            urls: vec![good.clone(), "nats://me:hunter2".to_owned()],
+            ..Connect::to("nats://localhost")
+        };
+        let refused = settings.check().unwrap_err().to_string();
+        assert!(refused.contains("URL 2 of 2"), "{refused}");
+        let shown = format!("{refused} {settings:?}");
+        assert!(!shown.contains("hunter2") && shown.contains("nats://localhost:4222"), "{shown}");
+    }
+
+    #[test]
+    fn whoever_speaks_of_tls_gets_it_everywhere() {
+        let plain = Connect::to("nats://localhost");
+        assert!(!plain.wants_tls());
+        for settings in [
+            Connect { require_tls: true, ..plain.clone() },
+            Connect { ca_file: Some(PathBuf::from("ca.pem")), ..plain.clone() },
+            Connect { client_certificate: Some(PathBuf::from("client.pem")), ..plain.clone() },
+            Connect { urls: vec!["nats://a".to_owned(), "TLS://b".to_owned()], ..plain },
+        ] {
+            assert!(settings.wants_tls(), "{settings:?}");
+        }
+        for socket in ["ws://localhost", "wss://localhost"] {
+            let refused = Connect::to(socket).check().unwrap_err();
+            assert!(refused.to_string().contains("WebSocket"), "{refused}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::compare::{Wanted, compare};
 use super::connect::Nats;
-use super::error::{NatsError, api_error};
+use super::error::{NatsError, api_error, create_error};
 
 /// The command queue's stream.
 pub(super) const COMMANDS: &str = "COMMANDS";
@@ -264,7 +264,7 @@ impl Nats {
                     asked: wanted.config.get("subjects").map(Value::to_string).unwrap_or_default(),
                 })
             }
-            Err(error) => Err(NatsError::Unavailable(format!("{} was not created: {error}", wanted.name))),
+            Err(error) => Err(create_error(&wanted.name, &error)),
         }
     }
 

@@ -8,9 +8,11 @@
 //! the window is answered from it; who does not gets a page from the server.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +23,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::connect::Nats;
-use super::fetch::{Page, fetch};
+use super::fetch::{Page, Pages, fetch};
 use super::follower::{self, Start};
 use super::window::Window;
 
@@ -168,11 +170,13 @@ impl<L: Lanes> Tails<L> {
     }
 
     /// Items after the given positions, at most `limit` in all, in order within each lane. Lanes are served in the order
-    /// of the request. Fewer than `limit` mean that there are no more, but for pages that are very large.
+    /// of the request. Fewer than `limit` mean that there are no more, but for pages that are very large, and for a lane that
+    /// cannot be read now.
     ///
     /// # Errors
     ///
-    /// Once for each reader that proves its positions, when it has to do so again.
+    /// Once for each reader that proves its positions, when it has to do so again: also after it was given what the other
+    /// lanes have where one could not be read. Where that is nothing, with what was wrong.
     pub(super) async fn read(&self, after: &[(Partition, u64)], limit: usize) -> PortResult<Vec<L::Item>> {
         let generation = self.prove()?;
         if limit == 0 || after.is_empty() {
@@ -181,26 +185,45 @@ impl<L: Lanes> Tails<L> {
         self.shared.catch_up(after).await;
         let unknown = self.shared.unknown(after, self.proves);
         let mut pages = if unknown.is_empty() {
-            BTreeMap::new()
+            Pages::default()
         } else {
             let pages = fetch(&self.shared, &unknown, limit).await;
             // What broke with the connection is told as that.
             self.prove()?;
             pages?
         };
-        let items = self.assemble(after, limit, &mut pages, generation);
-        self.prove()?;
-        Ok(items)
+        let items = self.assemble(after, limit, &mut pages.lanes, generation);
+        let now = self.prove()?;
+        match pages.unread {
+            Some(error) if items.is_empty() => Err(error),
+            Some(error) => {
+                tracing::warn!(%error, "a lane cannot be read now, the others go on");
+                // The next read tells: what is there when that lane can be read again may be another stream.
+                self.seen.store(now.wrapping_sub(1), Ordering::Release);
+                Ok(items)
+            }
+            None => Ok(items),
+        }
+    }
+
+    /// Does what is only right while this reader's proof holds. It is neither begun nor gone on with behind anything that
+    /// this reader has not been told of.
+    pub(super) async fn while_proven<T>(&self, doing: impl Future<Output = PortResult<T>>) -> PortResult<T> {
+        let holds = || !self.proves || self.seen.load(Ordering::Acquire) == self.shared.generation();
+        // Looked at before every step of what is done, and woken by nothing else.
+        let disproven = poll_fn(|_| if holds() { Poll::Pending } else { Poll::Ready(()) });
+        tokio::select! {
+            biased;
+            () = disproven => Err(made_anew()),
+            done = doing => done,
+        }
     }
 
     /// The generation, where this reader's proof is of it.
     fn prove(&self) -> PortResult<u64> {
         let now = self.shared.generation();
         if self.proves && self.seen.swap(now, Ordering::AcqRel) != now {
-            return Err(PortError::Unavailable(
-                "the connection was made anew: what is remembered of the streams has to be proven again"
-                    .to_owned(),
-            ));
+            return Err(made_anew());
         }
         Ok(now)
     }
@@ -329,14 +352,17 @@ impl<L: Lanes> Shared<L> {
         unknown
     }
 
-    /// Follows a lane from its end, where nobody does yet.
+    /// Follows a lane from its end, where nobody does yet. A reader that is ahead of the stream finds its end there, too. A
+    /// follower of what is behind that, which has not come yet, makes way for who stands where the stream does: its window
+    /// knows both places, and so it comes to rest.
     fn follow(self: &Arc<Self>, partition: Partition, after: u64, generation: u64) {
         let mut state = self.state();
         let renewed = self.nats.connects() != state.connects;
         if renewed || state.connects.wrapping_add(state.disturbed) != generation {
             return;
         }
-        if state.lanes.contains_key(&partition) {
+        let stays = |lane: &Lane<L::Item>| lane.window.knows(after) || !lane.window.is_empty();
+        if state.lanes.get(&partition).is_some_and(stays) {
             return;
         }
         state.incarnations += 1;
@@ -416,4 +442,11 @@ impl<L: Lanes> Shared<L> {
             self.disturb(reason);
         }
     }
+}
+
+/// What a reader is told that proves its positions.
+fn made_anew() -> PortError {
+    let what =
+        "the connection was made anew, or a stream: what is remembered of the streams has to be proven again";
+    PortError::Unavailable(what.to_owned())
 }

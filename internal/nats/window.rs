@@ -25,6 +25,11 @@ impl<T: Clone> Window<T> {
         self.end
     }
 
+    /// Whether nothing has come since it was opened, or all of it is forgotten.
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     /// Whether it knows what comes behind this position.
     pub(super) const fn knows(&self, after: u64) -> bool {
         after >= self.floor

@@ -56,7 +56,16 @@ impl<M: Model, P: Projection<M>, B: EventBus, S: ReadModels> Projector<M, P, B, 
             return Ok(waits);
         }
         for (partition, projected) in self.store.checkpoints(&new).await.map_err(PortError::trouble)? {
-            match standing(&self.bus, partition, projected).await.map_err(PortError::trouble)? {
+            let standing = match standing(&self.bus, partition, projected).await.map_err(PortError::trouble) {
+                Ok(standing) => standing,
+                // One stream that was lost is made again, and the others go on. More than one is a bus that does not answer.
+                Err(retry @ Trouble::Retry(_)) if waits.is_none() => {
+                    waits = Some(retry);
+                    continue;
+                }
+                Err(trouble) => return Err(trouble),
+            };
+            match standing {
                 Standing::Here => {
                     self.at.insert(partition, projected.sequence);
                 }

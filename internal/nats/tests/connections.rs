@@ -177,3 +177,23 @@ async fn a_server_without_tls_is_refused_where_it_is_required() {
     let settings = Connect { require_tls: true, ..Connect::to(&server.url()) };
     refused(&settings).await;
 }
+
+#[tokio::test]
+async fn a_server_without_tls_is_refused_where_an_authority_or_a_certificate_is_given() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let path = |name: &str| Some(folder.path().join(name));
+    let server = NatsServer::start();
+    let plain = Connect::to(&server.url());
+    let authority = Connect { ca_file: path("ca.pem"), ..plain.clone() };
+    let certificate =
+        Connect { client_certificate: path("client.pem"), client_key: path("client.key"), ..plain.clone() };
+    // The first server asks for nothing; what it says of others comes without `tls://`.
+    let mixed = Connect {
+        urls: vec![server.url(), server.url().replace("nats://", "tls://").replace("127.0.0.1", "localhost")],
+        ..plain
+    };
+    for settings in [authority, certificate, mixed] {
+        refused(&settings).await;
+    }
+}

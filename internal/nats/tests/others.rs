@@ -4,11 +4,14 @@ use eventsourcing::desk::Desk;
 use eventsourcing::environment::{Doorbells, Stop};
 use eventsourcing::outcome::{Fingerprint, Reply};
 use eventsourcing::ports::{
-    DeadLetter, DeadLetters as _, ForeignEvents as _, ForeignMessage, ForeignPosition, Replies as _,
+    CommandQueue as _, DeadLetter, DeadLetters as _, ForeignEvents as _, ForeignMessage, ForeignPosition,
+    Replies as _,
 };
 
 use super::super::queue::{Which, stored};
-use super::super::{NatsDeadLetters, NatsError, NatsForeignEvents, NatsReplies, Wake, reply_address};
+use super::super::{
+    NatsDeadLetters, NatsError, NatsForeignEvents, NatsQueue, NatsReplies, Wake, reply_address,
+};
 use super::*;
 
 #[tokio::test]
@@ -32,6 +35,29 @@ async fn a_reply_reaches_the_desk_that_it_is_addressed_to() {
     assert_eq!(received, Some(reply));
     stopper.stop();
     receiving.await.unwrap();
+}
+
+#[tokio::test]
+async fn replies_to_a_server_that_takes_nothing_are_dropped_and_nobody_waits() {
+    let server = NatsServer::start();
+    let nats = connected(&server).await;
+    server.signal("STOP");
+    // More than fits between us and it.
+    let count = 20_000;
+    let address = format!("{}.{}", reply_address(Uuid::from_u128(1)), "x".repeat(3500));
+    let reply = Reply::Reused { command_id: Uuid::from_u128(2) };
+    let replies = vec![(address, reply); count];
+    tokio::time::timeout(ENOUGH, NatsReplies::new(&nats).send(replies)).await.expect("it ends");
+    let sent = nats.client().statistics().out_messages.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(sent < count as u64, "everything was sent, so nothing was tried here");
+    // Nor does anybody wait for ever who asks for an answer.
+    let (queue, bus) = (NatsQueue::new(&nats), NatsBus::for_watchers(&nats));
+    let beginning = [from(Partition::from_index(0), 0)];
+    let asked = async { tokio::join!(queue.created_at(), bus.read(&beginning, 1)) };
+    let (created_at, read) = tokio::time::timeout(ENOUGH, asked).await.expect("they end");
+    unavailable(created_at);
+    unavailable(read);
+    server.signal("CONT");
 }
 
 #[tokio::test]

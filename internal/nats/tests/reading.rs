@@ -112,6 +112,53 @@ async fn watchers_at_many_positions_share_one_follower() {
 }
 
 #[tokio::test]
+async fn a_watcher_far_ahead_of_the_stream_slows_nobody() {
+    let (server, nats) = ready().await;
+    let (reader, writer) = (NatsBus::for_watchers(&nats), NatsBus::for_loops(&connected(&server).await));
+    let (one, ahead) = (partition(1), 1_000_000_000);
+    publish(&writer, &records(one, 0, 5)).await;
+    followed(&reader, &nats, one, ahead).await;
+    until("a window that answers both", async || {
+        let before = nats.client().statistics().out_messages.load(std::sync::atomic::Ordering::Relaxed);
+        for _ in 0..100 {
+            for after in [ahead, 5] {
+                assert!(reader.read(&[from(one, after)], 10).await.unwrap().is_empty());
+            }
+        }
+        let after = nats.client().statistics().out_messages.load(std::sync::atomic::Ordering::Relaxed);
+        (before == after).then_some(())
+    })
+    .await;
+    let bell = reader.bells().hang();
+    publish(&writer, &records(one, 5, 1)).await;
+    tokio::time::timeout(ENOUGH, bell.rung()).await.expect("the bell rings");
+    assert_eq!(reader.read(&[from(one, 5)], 10).await.unwrap(), records(one, 5, 1));
+    assert!(reader.read(&[from(one, ahead)], 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_stream_that_is_missing_holds_up_no_other_and_its_reader_is_told() {
+    let (_server, nats) = ready().await;
+    let bus = NatsBus::for_loops(&nats);
+    let (one, two) = (partition(1), partition(2));
+    publish(&bus, &records(one, 0, 3)).await;
+    publish(&bus, &records(two, 0, 3)).await;
+    delete(&nats, "EVENTS_1").await;
+    let both = |two_at: u64| [from(one, 0), from(two, two_at)];
+    for _ in 0..2 {
+        assert_eq!(bus.read(&both(0), 100).await.unwrap(), records(two, 0, 3));
+        assert!(unavailable(bus.read(&both(3), 100).await).contains("has to be proven again"));
+    }
+    for _ in 0..2 {
+        assert!(unavailable(bus.read(&both(3), 100).await).contains("EVENTS_1: the stream is not there"));
+    }
+    let watcher = NatsBus::for_watchers(&nats);
+    for _ in 0..2 {
+        assert_eq!(watcher.read(&both(0), 100).await.unwrap(), records(two, 0, 3));
+    }
+}
+
+#[tokio::test]
 async fn partitions_are_served_in_the_order_of_the_request_wherever_they_are_read_from() {
     let (_server, nats) = ready().await;
     let bus = NatsBus::for_loops(&nats);

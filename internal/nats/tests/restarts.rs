@@ -1,6 +1,7 @@
 //! Servers that go away, come back, or come back as another.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use eventsourcing::assignment::Assignment;
 use eventsourcing::ports::{CommandQueue as _, EventBus as _, EventLog as _, QueuePosition};
@@ -10,6 +11,8 @@ use eventsourcing::testkit::contract::sample::{append, bundle, id, partition};
 use eventsourcing::testkit::memory::MemoryLog;
 use eventsourcing::turn::{Trouble, Turn as _};
 
+use super::super::queue::Commands;
+use super::super::tails::Tails;
 use super::super::{NatsBus, NatsQueue};
 use super::*;
 
@@ -59,6 +62,49 @@ async fn without_a_server_nothing_waits_long_and_nothing_is_sent_later() {
     unavailable(queue.read(&[(one, 0)], 1).await);
     assert!(queue.read(&[(one, 0)], 1).await.unwrap().is_empty(), "what failed was not sent later");
     assert_eq!(bus.tails(&[one]).await.unwrap()[0].last, Sequence::ZERO);
+}
+
+#[tokio::test]
+async fn what_was_proven_over_an_earlier_connection_purges_nothing_over_the_next() {
+    let (mut server, nats) = ready().await;
+    let (one, queue) = (partition(1), NatsQueue::new(&nats));
+    for name in ["a", "b", "c"] {
+        assert_eq!(queue.enqueue(vec![bundle(one, &[id(name)])]).await, [Ok(())]);
+    }
+    assert_eq!(queue.read(&[(one, 0)], 10).await.unwrap().len(), 3);
+    server.stop();
+    server.start_again();
+    back(&nats).await;
+    for _ in 0..2 {
+        assert!(unavailable(queue.purge(&[(one, 3)]).await).contains("has to be proven again"));
+    }
+    unavailable(queue.read(&[(one, 0)], 10).await);
+    assert_eq!(queue.read(&[(one, 0)], 10).await.unwrap().len(), 3, "nothing was purged");
+    assert_eq!(queue.purge(&[(one, 3)]).await, Ok(()), "who was told may purge again");
+    assert_eq!(queue.read(&[(one, 0)], 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_done_under_a_proof_is_not_gone_on_with_behind_another_connection() {
+    let (mut server, nats) = ready().await;
+    let tails = Tails::new(nats.clone(), Commands, true);
+    let (go, may_go) = tokio::sync::oneshot::channel::<()>();
+    let gone_on = AtomicBool::new(false);
+    let doing = tails.while_proven(async {
+        may_go.await.unwrap();
+        gone_on.store(true, Ordering::Relaxed);
+        Ok(())
+    });
+    let turning = async {
+        server.stop();
+        server.start_again();
+        back(&nats).await;
+        // Nobody may be there to hear it any more.
+        let _given_up = go.send(());
+    };
+    let (done, ()) = tokio::join!(doing, turning);
+    unavailable(done);
+    assert!(!gone_on.load(Ordering::Relaxed));
 }
 
 /// A reader as a loop is: it forgets where it is on an error, and begins where it has stored.

@@ -150,6 +150,28 @@ async fn a_stream_that_takes_others_subjects_is_refused() {
 }
 
 #[tokio::test]
+async fn copies_that_one_server_cannot_keep_are_no_reason_to_wait() {
+    let server = NatsServer::start();
+    let nats = connected(&server).await;
+    let copies = Streams { replicas: 3, ..streams() };
+    for refused in [nats.ensure_queues(&copies).await, nats.ensure_events(&copies).await] {
+        let refused = refused.unwrap_err();
+        assert!(matches!(refused, NatsError::NotCreated { .. }) && !refused.retryable(), "{refused}");
+        assert!(refused.to_string().contains("replicas"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn room_that_is_not_there_may_be_made() {
+    let server = NatsServer::start();
+    let nats = connected(&server).await;
+    let large = Streams { commands_max_bytes: 1 << 60, ..streams() };
+    let refused = nats.ensure_queues(&large).await.unwrap_err();
+    assert!(refused.retryable(), "{refused}");
+    assert!(refused.to_string().contains("insufficient storage"), "{refused}");
+}
+
+#[tokio::test]
 async fn what_is_the_operators_is_left_alone() {
     let (_server, nats) = ready().await;
     let info = asked(&nats, "STREAM.INFO.COMMANDS", &json!({})).await;
