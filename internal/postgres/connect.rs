@@ -84,7 +84,7 @@ impl Connect {
         for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             // sqlx would ignore it, and log its value, which may be a secret.
-            if !PARAMETERS.contains(&name) {
+            if !PARAMETERS.contains(&name) && !name.starts_with("options[") {
                 return wrong(format!("there is no parameter {name}"));
             }
             // sqlx would look for it only at the handshake, and take its absence for that of the server.
