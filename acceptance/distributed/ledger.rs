@@ -51,7 +51,18 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// Of the platform on these services.
     pub(crate) async fn open(services: &Services) -> Self {
-        Self { log: open_log(services).await, bus: NatsBus::for_watchers(&connect(services).await) }
+        Self::of(services, PartitionCount::DEFAULT).await
+    }
+
+    /// Of a platform with another number of partitions.
+    pub(crate) async fn of(services: &Services, partitions: PartitionCount) -> Self {
+        let log = postgres::Connect::new(services.commands.url(), "test");
+        let log = PostgresLog::open(&log, &Deployment { partitions, ..new_deployment() }).await.unwrap();
+        Self { log, bus: NatsBus::for_watchers(&connect(services).await) }
+    }
+
+    fn partitions(&self) -> PartitionCount {
+        self.log.deployment().partitions
     }
 
     /// Ends the connections to the log.
@@ -61,14 +72,16 @@ impl Ledger {
 
     /// Every record of the log. Fails where a sequence or a version has a gap, or a command has two outcomes.
     pub(crate) async fn log(&self) -> Records {
-        let records = read(async |after| self.log.read(after, PAGE).await.unwrap()).await;
+        let page = async |after: &[(Partition, Sequence)]| self.log.read(after, PAGE).await.unwrap();
+        let records = read(self.partitions(), page).await;
         is_exact(&records);
         records
     }
 
     /// Every record of the bus.
     pub(crate) async fn bus(&self) -> Records {
-        read(async |after| self.bus.read(after, PAGE).await.unwrap()).await
+        let page = async |after: &[(Partition, Sequence)]| self.bus.read(after, PAGE).await.unwrap();
+        read(self.partitions(), page).await
     }
 
     /// Waits until the bus has as many records as the log, and compares them one by one. Answers with how many there are.
@@ -117,8 +130,11 @@ pub(crate) fn outcomes(records: &Records) -> BTreeMap<Uuid, Arc<Record>> {
     last.map(|record| (record.command_id, Arc::clone(record))).collect()
 }
 
-async fn read(page: impl AsyncFn(&[(Partition, Sequence)]) -> Vec<Arc<Record>>) -> Records {
-    let mut all: Records = PartitionCount::DEFAULT.all().map(|partition| (partition, Vec::new())).collect();
+async fn read(
+    partitions: PartitionCount,
+    page: impl AsyncFn(&[(Partition, Sequence)]) -> Vec<Arc<Record>>,
+) -> Records {
+    let mut all: Records = partitions.all().map(|partition| (partition, Vec::new())).collect();
     loop {
         let after: Vec<(Partition, Sequence)> = all
             .iter()

@@ -1,6 +1,7 @@
 //! The command queue is lost, or restored to an earlier state, or full: nobody goes on as if nothing had happened, and
 //! nothing acts twice when somebody has said that it may.
 
+use eventsourcing::partition::PartitionCount;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -192,7 +193,7 @@ async fn a_full_queue_refuses_commands_and_loses_none() {
     println!("{} commands were accepted before the queue was full", accepted.len());
     assert!(accepted.len() > 500, "{} commands in a megabyte", accepted.len());
     parts.run(&["worker"]).await;
-    let ledger = Ledger::open(parts.services()).await;
+    let ledger = Ledger::of(parts.services(), PartitionCount::new(2).unwrap()).await;
     let has_outcomes = async || {
         let outcomes = outcomes(&ledger.log().await);
         accepted.iter().all(|command_id| outcomes.contains_key(&command_id.parse().unwrap()))
