@@ -62,9 +62,9 @@ async fn a_token_from_the_future_is_waited_for_until_the_clients_deadline() {
 async fn a_bid_sent_right_after_the_sale_always_finds_the_invoice() {
     // given
     let platform = Platform::start().await;
+    let mut facts = platform.facts().await;
     let issuer_id = platform.issuer().await;
     let investor_id = platform.investor(eur(50, 0)).await;
-    let mut facts = platform.facts().await;
     facts.given(["IssuerCreated", "InvestorCreated", "InvestorFundsAdded"]).await;
 
     // when

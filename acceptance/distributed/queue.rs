@@ -1,10 +1,10 @@
 //! The command queue is lost, or restored to an earlier state, or full: nobody goes on as if nothing had happened, and
 //! nothing acts twice when somebody has said that it may.
 
-use eventsourcing::partition::PartitionCount;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use eventsourcing::partition::PartitionCount;
 use tonic::Code;
 use uuid::Uuid;
 
