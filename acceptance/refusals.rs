@@ -49,11 +49,10 @@ async fn every_refusal_carries_its_reason_the_ids_and_a_token() {
     for (reason, made, status) in refusals {
         let information = information(&status);
         assert_eq!(information.reason, reason, "{status}");
-        let [refused] = facts.given(["CommandRefused"]).await;
+        let [refused] = facts.saga(&information.metadata["command_id"], ["CommandRefused"]).await;
         assert_eq!(refused.data["reason"], reason);
         assert_eq!(refused.data["message"], status.message());
         assert_eq!(information.metadata["token"], refused.token());
-        assert_eq!(information.metadata["command_id"], refused.extension("commandid"));
         assert!(made.is_empty() || information.metadata[made].len() == 36, "{information:?}");
 
         let outcome = platform.outcome(&information.metadata["command_id"]).await;

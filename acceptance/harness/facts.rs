@@ -1,6 +1,6 @@
 //! Watching the facts as they come, and checking their order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -67,8 +67,14 @@ impl Seen {
 
 /// The stream of all facts. Checks of every partition that nothing is skipped and nothing comes twice, of every
 /// aggregate that its versions are without gaps, and of every fact that its cause came before it.
+///
+/// That is all the order there is: what one command has brought about and what another has may come in any order, also when the
+/// client waited for the one before it sent the other, because they may be in partitions that are read apart. So facts are claimed
+/// here by what they are, and those that came early stay until they are.
 pub(crate) struct Facts {
     stream: Streaming<WatchFactsResponse>,
+    /// What came and was not claimed yet, oldest first.
+    early: VecDeque<Seen>,
     records: BTreeSet<String>,
     sequences: BTreeMap<u32, u64>,
     versions: BTreeMap<String, u64>,
@@ -77,11 +83,40 @@ pub(crate) struct Facts {
 impl Facts {
     pub(crate) async fn watch(mut queries: QueryServiceClient<Channel>) -> Self {
         let stream = queries.watch_facts(WatchFactsRequest::default()).await.unwrap().into_inner();
-        Self { stream, records: BTreeSet::new(), sequences: BTreeMap::new(), versions: BTreeMap::new() }
+        Self {
+            stream,
+            early: VecDeque::new(),
+            records: BTreeSet::new(),
+            sequences: BTreeMap::new(),
+            versions: BTreeMap::new(),
+        }
     }
 
-    /// The next fact.
+    /// The next fact that nobody claimed.
     pub(crate) async fn next(&mut self) -> Seen {
+        match self.early.pop_front() {
+            Some(seen) => seen,
+            None => self.read().await,
+        }
+    }
+
+    /// The first fact that is the one meant; the others wait until they are.
+    async fn claim(&mut self, what: &str, is_meant: impl Fn(&Seen) -> bool) -> Seen {
+        if let Some(seen) = self.early.iter().position(&is_meant).and_then(|at| self.early.remove(at)) {
+            return seen;
+        }
+        loop {
+            // Far more than any test brings about before it claims: what is missed is told with what came in its place.
+            assert!(self.early.len() < 100, "{what}, and there are {:?}", self.early);
+            let seen = self.read().await;
+            if is_meant(&seen) {
+                return seen;
+            }
+            self.early.push_back(seen);
+        }
+    }
+
+    async fn read(&mut self) -> Seen {
         let answer = in_time("the next fact", self.stream.message()).await.unwrap();
         let answer = answer.expect("the stream does not end");
         let (event, position) = (answer.fact.unwrap(), answer.position.unwrap());
@@ -107,35 +142,33 @@ impl Facts {
         seen
     }
 
-    /// The next facts have these names, in this order, with nothing between them.
+    /// There are facts of these names: the first of each that nobody claimed.
     pub(crate) async fn given<const N: usize>(&mut self, names: [&str; N]) -> [Seen; N] {
         let mut facts = Vec::with_capacity(N);
         for name in names {
-            let seen = self.next().await;
-            assert_eq!(
-                seen.name,
-                name,
-                "after {:?}: {seen:?}",
-                facts.iter().map(name_of).collect::<Vec<_>>()
-            );
-            facts.push(seen);
+            facts.push(self.claim(name, |seen| seen.name == name).await);
         }
         facts.try_into().expect("as many as there are names")
     }
 
-    /// The next facts are the saga that this client's command began, have these names, and follow from each other.
+    /// The facts of the saga that this client's command began have these names, in this order, and follow from each other.
     pub(crate) async fn saga<const N: usize>(&mut self, command_id: &str, names: [&str; N]) -> [Seen; N] {
-        let facts = self.given(names).await;
+        let mut facts = Vec::with_capacity(N);
+        for name in names {
+            let seen = self.claim(name, |seen| seen.extension("correlationid") == command_id).await;
+            let before = facts.iter().map(name_of).collect::<Vec<_>>();
+            assert_eq!(seen.name, name, "after {before:?}: {seen:?}");
+            facts.push(seen);
+        }
         let mut causes = BTreeSet::from([command_id]);
         for fact in &facts {
-            assert_eq!(fact.extension("correlationid"), command_id, "{} belongs to the saga", fact.name);
             let cause = fact.extension("causationid");
             assert!(causes.contains(cause), "{} follows from a fact before it", fact.name);
             let is_the_clients = fact.extension("commandid") == command_id;
             assert_eq!(cause == command_id, is_the_clients, "the direct cause of {}", fact.name);
             causes.insert(fact.extension("recordid"));
         }
-        facts
+        facts.try_into().expect("as many as there are names")
     }
 
     /// Reads on until a fact of this name with this text in a field.
@@ -148,8 +181,9 @@ impl Facts {
         }
     }
 
-    /// Nothing else has happened: the next fact is one that is brought about here.
+    /// Nothing else has happened: every fact was claimed, and the next one is brought about here.
     pub(crate) async fn nothing_else(&mut self, platform: &Platform) {
+        assert!(self.early.is_empty(), "nothing else: {:?}", self.early);
         let marker = uuid();
         platform.register(issuer_registered(&marker, "Marker")).await;
         let seen = self.next().await;
