@@ -4,8 +4,8 @@
 //!
 //! - `eventsourcing` (crate): the kernel; knows no invoice
 //! - `domain` (crate): issuers, investors, invoices, money, and the saga between them
+//! - `readmodel` (crate): projections and queries
 //! - [`api`]: the gRPC services, conversions, and the one mapping from errors to a status
-//! - [`readmodel`]: projections and queries
 //! - [`sqlite`]: the embedded adapters
 //! - [`postgres`], [`nats`]: the distributed adapters; adapters never import each other
 //! - [`runtime`]: configuration, composition, telemetry, shutdown
@@ -16,6 +16,5 @@
 pub mod api;
 pub mod nats;
 pub mod postgres;
-pub mod readmodel;
 pub mod runtime;
 pub mod sqlite;

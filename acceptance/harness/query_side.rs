@@ -23,11 +23,11 @@ use eventsourcing::record::{
 use eventsourcing::turn::drive;
 use invoice_financing::api::server::{Limits, Sources, serve_queries};
 use invoice_financing::nats::{Connect, NatsBus, Streams};
-use invoice_financing::readmodel::{FinancingProjection, ReadModelQueries, tables};
 use invoice_financing::runtime::environment::SystemEnvironment;
 use invoice_financing::sqlite::{
     Access, DirectoryLock, PlatformStore, SqliteBus, SqliteLog, SqliteReadModels,
 };
+use readmodel::{FinancingProjection, ReadModelQueries, tables};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tonic::transport::{Channel, Endpoint};

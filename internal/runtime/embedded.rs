@@ -24,8 +24,8 @@ use eventsourcing::worker::{Worker, WorkerLimits};
 use tokio::net::TcpListener;
 
 use crate::api::server::{Limits, Sources, serve_commands, serve_queries};
-use crate::readmodel::{FinancingProjection, ReadModelQueries, tables};
 use crate::sqlite::{Access, DirectoryLock, PlatformStore, SqliteReadModels};
+use readmodel::{FinancingProjection, ReadModelQueries, tables};
 
 use super::config::EmbeddedSettings;
 use super::environment::SystemEnvironment;

@@ -15,11 +15,11 @@ use futures_util::FutureExt as _;
 
 use crate::nats::{self, Nats, Streams, Wake};
 use crate::postgres::{self, PostgresLog, PostgresReadModels};
-use crate::readmodel::tables;
 use crate::runtime::environment::SystemEnvironment;
 use crate::runtime::settings::{CommandDatabase, NatsSettings, QueryDatabase, Secret, StreamSettings};
 use crate::runtime::signals::Signals;
 use crate::runtime::supervise::Process;
+use readmodel::tables;
 
 use super::text;
 

@@ -9,10 +9,10 @@ use eventsourcing::projector::Projector;
 
 use crate::api::server::Limits;
 use crate::nats::NatsBus;
-use crate::readmodel::FinancingProjection;
 use crate::runtime::settings::ProjectorSettings;
 use crate::runtime::signals::Signals;
 use crate::runtime::supervise::Process;
+use readmodel::FinancingProjection;
 
 use super::announcing::Announcing;
 use super::ownership::Ownership;

@@ -5,11 +5,11 @@
 
 use crate::api::server::{Limits, Sources, serve_queries};
 use crate::nats::{NatsBus, Wake};
-use crate::readmodel::ReadModelQueries;
 use crate::runtime::environment::SystemEnvironment;
 use crate::runtime::settings::QueriesSettings;
 use crate::runtime::signals::Signals;
 use crate::runtime::supervise::Process;
+use readmodel::ReadModelQueries;
 
 use super::readiness::{announce, bind};
 use super::{connect, text};

@@ -14,7 +14,7 @@ use eventsourcing::ports::{RowChange, Table, Value};
 use eventsourcing::record::Record;
 use uuid::Uuid;
 
-use super::tables::{BIDS, COMMANDS, INVESTORS, INVOICES, ISSUERS, settlement, state, verdict};
+use crate::tables::{BIDS, COMMANDS, INVESTORS, INVOICES, ISSUERS, settlement, state, verdict};
 
 /// The read models of the Financing context.
 #[derive(Debug, Clone, Copy, Default)]

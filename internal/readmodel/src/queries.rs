@@ -15,7 +15,7 @@ use eventsourcing::partition::{LogPosition, Partition, Sequence};
 use eventsourcing::ports::{PortError, Projected, ReadModels, Row, RowQuery, Table, Test, Value};
 use uuid::Uuid;
 
-use super::tables::{BIDS, COMMANDS, INVESTORS, INVOICES, ISSUERS, settlement, verdict};
+use crate::tables::{BIDS, COMMANDS, INVESTORS, INVOICES, ISSUERS, settlement, verdict};
 
 /// The queries, over a store of read models.
 #[derive(Debug, Clone)]
