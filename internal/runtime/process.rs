@@ -17,6 +17,11 @@ pub fn run<E: Display>(log: &LogSettings, body: impl Future<Output = Result<(), 
         eprintln!("error: {error}");
         return ExitCode::from(64);
     }
+    #[cfg(feature = "mutants")]
+    if let Err(error) = plant() {
+        eprintln!("error: {error}");
+        return ExitCode::from(64);
+    }
     match on_runtime(body) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
@@ -28,6 +33,21 @@ pub fn run<E: Display>(log: &LogSettings, body: impl Future<Output = Result<(), 
             ExitCode::FAILURE
         }
     }
+}
+
+/// The name of a bug to plant in the whole process: for the tests that have to show that they would find it.
+#[cfg(feature = "mutants")]
+const MUTANT: &str = "FINANCING_MUTANT";
+
+#[cfg(feature = "mutants")]
+fn plant() -> Result<(), String> {
+    use eventsourcing::mutants::{Mutant, plant_everywhere};
+
+    let Some(name) = std::env::var_os(MUTANT) else { return Ok(()) };
+    let mutant = name.to_str().and_then(Mutant::named);
+    let mutant = mutant.ok_or_else(|| format!("{MUTANT}: there is no mutant {}", name.display()))?;
+    tracing::warn!(mutant = mutant.name(), "this process is broken on purpose: {}", mutant.says());
+    plant_everywhere(mutant).map_err(|other| format!("{MUTANT}: {} is planted already", other.name()))
 }
 
 /// Runs a client, and prints what it comes back with.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use eventsourcing::model::{Aggregate, AggregateRef, Known};
+use eventsourcing::mutants::{Mutant, planted};
 use serde::{Deserialize, Serialize};
 
 use crate::currency::Currency;
@@ -256,9 +257,11 @@ impl Account {
         kind: Move,
         amount: Amount,
     ) -> Result<Option<Reservation>, Refusal> {
-        self.reservations
-            .get(&bid_id)
-            .filter(|reservation| reservation.invoice_id() == invoice_id)
+        let of_the_bid = self.reservations.get(&bid_id);
+        let reservation =
+            if planted(Mutant::ReleaseByTotal) { self.reservations.values().next() } else { of_the_bid };
+        reservation
+            .filter(|reservation| reservation.invoice_id() == invoice_id || planted(Mutant::ReleaseByTotal))
             .ok_or(Refusal::ReservationNotOpen { bid_id })?
             .after(bid_id, kind, amount)
     }
@@ -296,7 +299,9 @@ impl Account {
     fn release(&mut self, event: &InvestorFundsReleased) {
         let rest = self.after((event.bid_id, event.invoice_id), event.kind.into(), event.amount);
         if let (Ok(rest), Ok(available)) = (rest, self.available.checked_add(event.amount.money())) {
-            self.available = available;
+            if !planted(Mutant::ReleasedMoneyIsGone) {
+                self.available = available;
+            }
             self.set(event.bid_id, rest);
         }
     }
@@ -419,7 +424,7 @@ impl BidOnInvoice {
         if u32::try_from(account.reservations.len()).unwrap_or(u32::MAX) >= MAX_OPEN_BIDS {
             return Err(Refusal::TooManyOpenBids { limit: MAX_OPEN_BIDS });
         }
-        if account.available.checked_sub(self.amount.money()).is_err() {
+        if account.available.checked_sub(self.amount.money()).is_err() && !planted(Mutant::Overdraft) {
             return Err(Refusal::InsufficientFunds { available: account.available, requested: self.amount });
         }
         Ok(vec![InvestorEvent::BidOnInvoicePlaced(BidOnInvoicePlaced {

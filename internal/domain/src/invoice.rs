@@ -5,6 +5,7 @@
 //! Approved and reversed are final.
 
 use eventsourcing::model::{Aggregate, AggregateRef, Known};
+use eventsourcing::mutants::{Mutant, planted};
 use serde::{Deserialize, Serialize};
 
 use crate::coded::coded;
@@ -246,6 +247,7 @@ impl Invoice {
     fn financed(&self, invoice_id: InvoiceId) -> Result<(Terms, WinningBid), Refusal> {
         match self {
             Self::Financed(terms, winner) => Ok((*terms, *winner)),
+            Self::Reversed(terms, winner) if planted(Mutant::ReversedCanBeApproved) => Ok((*terms, *winner)),
             Self::Missing => Err(Refusal::InvoiceNotFound { invoice_id }),
             Self::Available(_) => Err(Refusal::InvoiceNotFinanced { status: InvoiceStatus::Available }),
             Self::Approved(..) => Err(Refusal::InvoiceNotFinanced { status: InvoiceStatus::Approved }),
@@ -367,6 +369,11 @@ impl ProcessBid {
                 Some(reason) => Ok(vec![self.rejected(reason)]),
                 None => Ok(vec![self.won(terms)]),
             },
+            Invoice::Financed(terms, winner)
+                if planted(Mutant::TwoWinners) && winner.bid_id != self.bid_id =>
+            {
+                Ok(vec![self.won(terms)])
+            }
             Invoice::Financed(_, winner) | Invoice::Approved(_, winner) | Invoice::Reversed(_, winner) => {
                 // The bid that won, delivered again. To reject it would release what is to be paid.
                 if winner.bid_id == self.bid_id {
@@ -379,7 +386,7 @@ impl ProcessBid {
 
     /// Why the bid cannot win an invoice that is available; `None`: it wins.
     fn shortcoming(&self, terms: &Terms) -> Option<BidRejection> {
-        if terms.issuer_id.is_same_party_as(self.investor_id) {
+        if terms.issuer_id.is_same_party_as(self.investor_id) && !planted(Mutant::SelfFinancing) {
             return Some(BidRejection::SelfFinancing);
         }
         match self.amount.money().compare(terms.asking_price.money()) {

@@ -5,6 +5,7 @@
 //! has a way out of every ending: a bid that wins, loses, or cannot even be answered.
 
 use eventsourcing::model::{Entry, Policies};
+use eventsourcing::mutants::{Mutant, planted};
 
 use crate::events::Event;
 use crate::financing::{Command, Financing};
@@ -14,6 +15,7 @@ use crate::invoice::{
     ProcessBid,
 };
 use crate::issuer::IssuerEvent;
+use crate::money::Amount;
 use crate::reservation::ReleaseKind;
 
 /// The policies' declared names. They are part of the ids of the commands that follow: they never change.
@@ -75,6 +77,7 @@ fn on_fact(event: &Event) -> Option<Reaction> {
 /// A refused command that carried a bid leaves that bid without an answer, whatever the reason was.
 fn on_refusal(command: &Command) -> Option<Reaction> {
     match command {
+        Command::Invoice(_) if planted(Mutant::RefusedBidKeepsItsMoney) => None,
         Command::Invoice(command) => command.carried_bid().map(release_refused_bid),
         Command::Issuer(_) | Command::Investor(_) => None,
     }
@@ -88,7 +91,10 @@ fn process_placed_bid(bid: &BidOnInvoicePlaced) -> Reaction {
 
 fn release_excess(winner: &InvoiceFinanced) -> Option<Reaction> {
     let InvoiceFinanced { invoice_id, issuer_id: _, bid_id, investor_id, amount, asking_price } = *winner;
-    let amount = amount.excess_over(asking_price)?;
+    let mut amount = amount.excess_over(asking_price)?;
+    if planted(Mutant::ExcessNotExact) {
+        amount = Amount::from_minor(amount.minor() ^ 1, amount.currency()).unwrap_or(amount);
+    }
     let kind = ReleaseKind::Excess;
     Some((names::RELEASE_EXCESS, release(ReleaseFunds { investor_id, bid_id, invoice_id, kind, amount })))
 }
@@ -106,14 +112,16 @@ fn release_refused_bid(bid: &ProcessBid) -> Reaction {
 }
 
 fn commit_approved(invoice: &InvoiceApproved) -> Reaction {
-    let InvoiceApproved { invoice_id, issuer_id: _, bid_id, investor_id, amount: _, asking_price } = *invoice;
-    let command = CommitFunds { investor_id, bid_id, invoice_id, amount: asking_price };
+    let InvoiceApproved { invoice_id, issuer_id: _, bid_id, investor_id, amount, asking_price } = *invoice;
+    let paid = if planted(Mutant::CommitsTheBid) { amount } else { asking_price };
+    let command = CommitFunds { investor_id, bid_id, invoice_id, amount: paid };
     (names::COMMIT_APPROVED, InvestorCommand::CommitFunds(command).into())
 }
 
 fn return_reversed(invoice: &InvoiceReversed) -> Reaction {
-    let InvoiceReversed { invoice_id, issuer_id: _, bid_id, investor_id, amount: _, asking_price } = *invoice;
-    let (kind, amount) = (ReleaseKind::Return, asking_price);
+    let InvoiceReversed { invoice_id, issuer_id: _, bid_id, investor_id, amount, asking_price } = *invoice;
+    let amount = if planted(Mutant::ReturnsTheBid) { amount } else { asking_price };
+    let kind = ReleaseKind::Return;
     (names::RETURN_REVERSED, release(ReleaseFunds { investor_id, bid_id, invoice_id, kind, amount }))
 }
 

@@ -13,6 +13,7 @@ use crate::assignment::Assignment;
 use crate::command::Envelope;
 use crate::consequences::{Consequences, Gathering};
 use crate::model::Model;
+use crate::mutants::{Mutant, planted};
 use crate::outcome::Fingerprint;
 use crate::partition::{Partition, PartitionCount};
 use crate::ports::{
@@ -198,6 +199,11 @@ where
 
     /// Moves the position, when all that follows is durable.
     async fn finish(&mut self, mut step: Step) -> Result<(), Trouble> {
+        if planted(Mutant::ImportPositionFirst) {
+            let moved = self.positions.advance(self.reader, step.from.position, Some(step.to)).await;
+            moved.map_err(PortError::trouble)?;
+            step.from.position = Some(step.to);
+        }
         if let Err(trouble) = step.consequences.settle(&self.queue, &self.dead_letters).await {
             self.step = Some(step);
             return Err(trouble);

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use crate::command::{Bundle, Envelope, pack};
 use crate::desk::Desk;
 use crate::environment::{Doorbell, Environment, within};
+use crate::mutants::{Mutant, planted};
 use crate::outcome::Reply;
 use crate::partition::{Partition, PartitionCount};
 use crate::ports::{CommandQueue, PortError};
@@ -212,11 +213,17 @@ impl<Q: CommandQueue> Turn for Listener<Q> {
         if flights.is_empty() {
             return Ok(Progress::Idle);
         }
+        if planted(Mutant::AcceptedBeforeQueued) {
+            for answer in flights.iter_mut().flat_map(|flight| flight.answers.drain(..)) {
+                let _gone = answer.send(Ok(()));
+            }
+        }
         let results = self.queue.enqueue(flights.iter().map(|flight| flight.bundle.clone()).collect()).await;
         let mut trouble = None;
         for (mut flight, result) in flights.into_iter().zip(results) {
             let answer = match result {
                 Ok(()) => Ok(()),
+                Err(PortError::Unavailable(_)) if planted(Mutant::UncertainIsAccepted) => Ok(()),
                 Err(PortError::Full(_) | PortError::Content(_)) if flight.tried => {
                     Err(SubmitError::Unavailable)
                 }

@@ -14,6 +14,7 @@ use crate::assignment::Assignment;
 use crate::command::Envelope;
 use crate::consequences::{Consequences, Gathering};
 use crate::model::{DecodeError, Entry, Model, Policies};
+use crate::mutants::{Mutant, chance, planted};
 use crate::partition::{Partition, PartitionCount, Sequence};
 use crate::ports::{CheckpointMove, Checkpoints, CommandQueue, DeadLetter, DeadLetters, EventBus, PortError};
 use crate::record::Record;
@@ -104,11 +105,17 @@ where
             gathering.letter(DeadLetter::Command(Arc::clone(record)));
         }
         let Some((policy, command)) = self.policies.react(&entry) else { return Ok(()) };
-        let command_id = Uuid::new_v5(&record.record_id, policy.as_bytes());
+        let mut command_id = Uuid::new_v5(&record.record_id, policy.as_bytes());
+        if planted(Mutant::RandomPolicyIds) {
+            command_id = Uuid::new_v5(&command_id, &chance().to_be_bytes());
+        }
         let mut envelope =
             Envelope::first::<M>(command_id, format!("policy:{policy}"), &command).map_err(malformed)?;
-        envelope.correlation_id = record.correlation_id;
-        envelope.causation_id = record.record_id;
+        if !planted(Mutant::CorrelationOfItsOwn) {
+            envelope.correlation_id = record.correlation_id;
+        }
+        envelope.causation_id =
+            if planted(Mutant::CausedByTheCommand) { record.command_id } else { record.record_id };
         envelope.traceparent.clone_from(&record.traceparent);
         gathering.command(&envelope, self.partitions)
     }
@@ -148,7 +155,17 @@ where
 
     /// Moves the checkpoints, when all that follows is durable: so it is right whoever owns the partitions by now.
     async fn finish(&mut self, mut step: Step) -> Result<(), Trouble> {
-        if let Err(trouble) = step.consequences.settle(&self.queue, &self.dead_letters).await {
+        if planted(Mutant::CheckpointFirst) {
+            let moved = self.checkpoints.advance(self.reader, &step.moves).await;
+            moved.map_err(PortError::trouble)?;
+            for step in &mut step.moves {
+                step.from = step.to;
+            }
+        }
+        let settled = step.consequences.settle(&self.queue, &self.dead_letters).await;
+        if let Err(trouble) = settled
+            && !planted(Mutant::PolicySkipsAfterAnError)
+        {
             self.step = Some(step);
             return Err(trouble);
         }

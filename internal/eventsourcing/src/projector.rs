@@ -10,6 +10,7 @@ use std::marker::PhantomData;
 
 use crate::assignment::Assignment;
 use crate::model::{Model, Projection};
+use crate::mutants::{Mutant, planted};
 use crate::partition::{Partition, Sequence};
 use crate::ports::{CheckpointMove, EventBus, PortError, PortResult, Projected, ProjectionStep, ReadModels};
 use crate::relayer::{by_partition, gap_free};
@@ -178,6 +179,14 @@ impl<M: Model, P: Projection<M>, B: EventBus, S: ReadModels> Turn for Projector<
             }
         }
         let moves: Vec<CheckpointMove> = steps.iter().map(|step| step.checkpoint).collect();
+        if planted(Mutant::RowsAfterTheCheckpoint) {
+            let bare = |step: &ProjectionStep| ProjectionStep { changes: Vec::new(), ..step.clone() };
+            let moved = self.store.apply(steps.iter().map(bare).collect()).await;
+            moved.map_err(PortError::trouble)?;
+            for step in &mut steps {
+                step.checkpoint.from = step.checkpoint.to;
+            }
+        }
         match self.store.apply(steps).await {
             Ok(moved) => {
                 for (step, moved) in moves.into_iter().zip(moved) {

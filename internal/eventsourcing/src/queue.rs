@@ -7,6 +7,7 @@
 use std::fmt;
 
 use crate::command::unpack;
+use crate::mutants::{Mutant, planted};
 use crate::outcome::Fingerprint;
 use crate::partition::{Partition, PartitionCount, Sequence};
 use crate::ports::{
@@ -149,7 +150,7 @@ async fn set_back<C: Checkpoints>(
     partitions: &[Partition],
 ) -> PortResult<Vec<(Partition, Sequence)>> {
     let mut before = Vec::new();
-    let mut left = partitions.to_vec();
+    let mut left = if planted(Mutant::AdoptKeepsTheCheckpoints) { Vec::new() } else { partitions.to_vec() };
     for _ in 0..ATTEMPTS {
         let loaded = checkpoints.load(reader, &left).await?;
         let (zero, ahead): (Vec<_>, Vec<_>) =

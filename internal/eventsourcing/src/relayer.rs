@@ -10,6 +10,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::assignment::Assignment;
+use crate::mutants::{Mutant, planted};
 use crate::partition::{Partition, Sequence};
 use crate::ports::{BusTail, EventBus, EventLog, PortError, Publication};
 use crate::record::Record;
@@ -62,7 +63,7 @@ impl<L: EventLog, B: EventBus> Relayer<L, B> {
     /// Nothing was to be done: from time to time, nothing is taken for granted either.
     fn rest(&mut self) -> Progress {
         self.idle += 1;
-        if self.idle >= IDLE_TURNS {
+        if self.idle >= IDLE_TURNS && !planted(Mutant::RelayerNeverLooksAgain) {
             self.idle = 0;
             self.streams.values_mut().for_each(|end| *end = None);
         }
@@ -72,7 +73,7 @@ impl<L: EventLog, B: EventBus> Relayer<L, B> {
     /// Something was done: from time to time, one stream is asked all the same.
     fn work(&mut self) -> Progress {
         self.busy += 1;
-        if self.busy >= BUSY_TURNS {
+        if self.busy >= BUSY_TURNS && !planted(Mutant::RelayerNeverLooksAgain) {
             self.busy = 0;
             let suspect = self.suspects.turn(self.streams.keys().copied().collect()).first().copied();
             if let Some(end) = suspect.and_then(|partition| self.streams.get_mut(&partition)) {
@@ -142,6 +143,9 @@ impl<L: EventLog, B: EventBus> Relayer<L, B> {
                         self.proven
                             .insert(partition, BusTail { partition, last, record_id: Some(record_id) });
                     }
+                }
+                Err(_) if planted(Mutant::RelayerSkipsAfterAnError) => {
+                    self.streams.insert(partition, end.map(|(last, _)| last));
                 }
                 Err(error) => {
                     self.streams.insert(partition, None);

@@ -10,6 +10,7 @@ use domain::issuer::IssuerEvent;
 use domain::money::Amount;
 use domain::reservation::ReleaseKind;
 use eventsourcing::model::{Entry, Projection};
+use eventsourcing::mutants::{Mutant, planted};
 use eventsourcing::ports::{RowChange, Table, Value};
 use eventsourcing::record::Record;
 use uuid::Uuid;
@@ -107,6 +108,9 @@ fn on_investor(event: &InvestorEvent) -> Vec<RowChange> {
                 .integer("amount", bid.amount.minor()),
         ],
         InvestorEvent::InvestorFundsReleased(released) => {
+            if released.kind == ReleaseKind::Excess && planted(Mutant::ExcessNotShown) {
+                return Vec::new();
+            }
             let mut changes = vec![
                 change(INVESTORS, released.investor_id.as_uuid())
                     .minus("reserved", released.amount)

@@ -12,8 +12,9 @@ use uuid::Uuid;
 use crate::command::Envelope;
 use crate::environment::Environment;
 use crate::model::{AggregateRef, DecodeError, Known, Model};
+use crate::mutants::{Mutant, planted};
 use crate::outcome::{Fingerprint, Outcome, Reply, Verdict};
-use crate::partition::{LogPosition, Partition, Version};
+use crate::partition::{LogPosition, Partition, Sequence, Version};
 use crate::ports::{InboxEntry, LoadRequest, PartitionCommit, PartitionRow, QueuePosition, Snapshot};
 use crate::record::{
     COMMAND_DEAD, COMMAND_REFUSED, COMMAND_UNCHANGED, DeadData, Record, RefusedData, UnchangedData,
@@ -190,9 +191,13 @@ impl<E: Environment> Writer<'_, E> {
         fingerprint: Fingerprint,
         inbox: &HashMap<Uuid, InboxEntry>,
     ) -> Option<Reply> {
+        if planted(Mutant::NoInbox) {
+            return None;
+        }
         let here = self.fresh.get(&command_id).and_then(|index| self.inbox.get(*index));
+        let here = here.filter(|_| !planted(Mutant::RepeatsInOneBatch));
         let entry = here.or_else(|| inbox.get(&command_id))?;
-        Some(if entry.fingerprint == fingerprint {
+        Some(if entry.fingerprint == fingerprint || planted(Mutant::AnyContentIsARepeat) {
             Reply::Outcome(entry.outcome.clone())
         } else {
             Reply::Reused { command_id }
@@ -239,7 +244,7 @@ impl<E: Environment> Writer<'_, E> {
                     self.snapshots.retain(|snapshot| snapshot.aggregate != target);
                     self.snapshots.push(Snapshot {
                         aggregate: target.clone(),
-                        version: aggregate.version,
+                        version: if planted(Mutant::SnapshotTooOld) { before } else { aggregate.version },
                         state,
                     });
                 }
@@ -255,7 +260,8 @@ impl<E: Environment> Writer<'_, E> {
                     command,
                 };
                 let line = Line::outcome(&target, COMMAND_REFUSED, &data)?;
-                (vec![line], Verdict::Refused { reason: reason.to_owned(), message })
+                let lines = if planted(Mutant::RefusalNotRecorded) { Vec::new() } else { vec![line] };
+                (lines, Verdict::Refused { reason: reason.to_owned(), message })
             }
         };
         owned.cache().insert(target, aggregate);
@@ -315,15 +321,27 @@ impl<E: Environment> Writer<'_, E> {
                 causation_id: origin.causation_id,
                 actor: origin.actor.to_owned(),
                 traceparent: origin.traceparent.map(ToOwned::to_owned),
-                last_of_command: index + 1 == count,
+                last_of_command: index + 1 == count || planted(Mutant::EveryRecordIsTheLast),
             });
         }
         let position = LogPosition { partition: self.partition, sequence: self.next.head };
         let outcome = Outcome { command_id: origin.command_id, position, verdict };
         self.fresh.insert(origin.command_id, self.inbox.len());
         self.inbox.push(InboxEntry { fingerprint, outcome: outcome.clone() });
-        Reply::Outcome(outcome)
+        Reply::Outcome(told(outcome))
     }
+}
+
+/// What the client is told of an outcome: the truth, unless a bug is planted.
+fn told(mut outcome: Outcome) -> Outcome {
+    let LogPosition { partition, sequence } = &mut outcome.position;
+    if planted(Mutant::TokenOfTheWrongPartition) {
+        *partition = Partition::from_index(partition.index() ^ 1);
+    }
+    if planted(Mutant::TokenOfTheRecordBefore) {
+        *sequence = Sequence::new(sequence.get().saturating_sub(1));
+    }
+    outcome
 }
 
 /// Where a command comes from, as its records repeat it.

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use crate::assignment::Assignment;
 use crate::environment::Environment;
 use crate::model::{AggregateRef, Known, Model};
+use crate::mutants::{Mutant, planted};
 use crate::outcome::Reply;
 use crate::partition::{Epoch, Partition, PartitionCount};
 use crate::ports::{
@@ -166,6 +167,9 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
             };
             match proof {
                 Ok(proof) => owned.settle(row, proof.as_ref(), &self.limits),
+                Err(Trouble::Halt(_)) if planted(Mutant::QueueNotProven) => {
+                    owned.settle(row, None, &self.limits);
+                }
                 // A successor that has worked on lets the queue forget what this one, which was slow, looks for.
                 Err(Trouble::Halt(_)) if self.is_taken_over(partition, row.epoch).await? => {
                     self.lose(partition);
@@ -268,7 +272,8 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
             self.existing.clear();
         }
         self.existing.extend(existing.iter().cloned());
-        let asked = batches.iter().flat_map(Batch::references).filter(|one| self.existing.contains(one));
+        let is_known = |one: &AggregateRef| self.existing.contains(one) || planted(Mutant::AnyIssuerExists);
+        let asked = batches.iter().flat_map(Batch::references).filter(is_known);
         Ok((inbox, Known::new(asked.chain(existing))))
     }
 
@@ -305,7 +310,15 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
     }
 
     async fn commit(&mut self, decided: Vec<(PartitionCommit, Afterwards)>) -> Result<(), Trouble> {
-        let (parts, afterwards): (Vec<_>, Vec<_>) = decided.into_iter().unzip();
+        let (mut parts, mut afterwards): (Vec<_>, Vec<_>) = decided.into_iter().unzip();
+        if planted(Mutant::PositionOutsideTheTransaction) {
+            self.commit_positions(&mut parts).await?;
+        }
+        if planted(Mutant::AnswerBeforeTheCommit) {
+            self.replies
+                .send(afterwards.iter_mut().flat_map(|batch| batch.replies.drain(..)).collect())
+                .await;
+        }
         match self.log.commit(parts).await {
             Ok(answers) => {
                 let mut replies: Vec<(String, Reply)> = Vec::new();
@@ -332,13 +345,30 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
         }
     }
 
+    /// What a planted bug does: moves the queue positions in a transaction of their own.
+    async fn commit_positions(&self, parts: &mut [PartitionCommit]) -> Result<(), Trouble> {
+        let alone = |part: &PartitionCommit| PartitionCommit {
+            records: Vec::new(),
+            inbox: Vec::new(),
+            snapshots: Vec::new(),
+            ..part.clone()
+        };
+        self.log.commit(parts.iter().map(alone).collect()).await.map_err(PortError::trouble)?;
+        for part in parts {
+            part.expected.position = Some(part.position);
+        }
+        Ok(())
+    }
+
     /// The batches are taken, and what is in the cache was decided on, not committed, or perhaps it was. Whatever the
     /// error, look again.
     fn not_settled(&mut self, attempts: &[Attempt], error: PortError) -> Result<(), Trouble> {
         let alone = attempts.len() == 1;
         for attempt in attempts {
             let Some(owned) = self.owned.get_mut(&attempt.partition) else { continue };
-            owned.unsettle();
+            if !planted(Mutant::WorkerSkipsAfterAnError) {
+                owned.unsettle();
+            }
             if let PortError::Content(reason) = &error {
                 owned
                     .blame(alone, attempt.commands, attempt.first, reason)
@@ -379,6 +409,9 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
         let mut proven = Vec::with_capacity(due.len());
         for (partition, position, epoch) in due {
             match prove(&self.queue, partition, position).await {
+                Ok(_) if planted(Mutant::PurgeSparesNothing) => {
+                    proven.push((partition, position.message.saturating_add(1)));
+                }
                 Ok(_) => proven.push((partition, position.message)),
                 Err(Trouble::Retry(reason)) => {
                     tracing::warn!(%partition, %reason, "the command queue is not purged now");

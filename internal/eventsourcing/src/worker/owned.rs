@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::command::{Envelope, Slot, unpack};
 use crate::model::Model;
+use crate::mutants::{Mutant, planted};
 use crate::partition::PartitionCount;
 use crate::ports::{PartitionRow, QueuePosition, QueuedMessage};
 use crate::record::DeathReason;
@@ -119,15 +120,21 @@ impl<M: Model> Owned<M> {
     /// Forgets everything but the epoch.
     pub(super) fn unsettle(&mut self) {
         self.unsettled = true;
-        self.cache.clear();
+        self.forget_aggregates();
         self.pending.clear();
+    }
+
+    fn forget_aggregates(&mut self) {
+        if !planted(Mutant::StaleCache) {
+            self.cache.clear();
+        }
     }
 
     /// Starts from the row. The message at the position was proven to be the one that the row remembers; what
     /// stands in it behind the position is still to be done.
     pub(super) fn settle(&mut self, row: PartitionRow, proof: Option<&QueuedMessage>, limits: &WorkerLimits) {
         self.row = row;
-        self.cache.clear();
+        self.forget_aggregates();
         self.pending.clear();
         self.read_up_to = row.position.map_or(0, |position| position.message);
         self.unsettled = false;
