@@ -50,7 +50,7 @@ async fn a_token_from_the_future_is_waited_for_until_the_clients_deadline() {
     // when
     let token = format!("{},{partition}-1000000", sold.token);
     let mut request = Request::new(GetInvestorRequest { investor_id: investor_id.clone(), token });
-    request.set_timeout(Duration::from_millis(500));
+    request.set_timeout(Duration::from_secs(1));
     let status = platform.queries().get_investor(request).await.unwrap_err();
 
     // then

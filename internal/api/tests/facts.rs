@@ -233,7 +233,7 @@ async fn a_stream_ends_at_the_clients_deadline() {
     let side = query_side(PATIENT).await;
     side.publish(0, 0, vec![fact(0, 1, 10)]).await;
     let mut request = tonic::Request::new(v1::WatchFactsRequest::default());
-    request.set_timeout(std::time::Duration::from_millis(300));
+    request.set_timeout(std::time::Duration::from_secs(1));
     let mut stream = side.client().watch_facts(request).await.expect("a stream").into_inner();
     assert_eq!(next(&mut stream, 1).await, ["0-1"]);
     let status = stream.message().await.expect_err("the deadline");
