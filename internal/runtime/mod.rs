@@ -11,6 +11,7 @@
 //! - [`process`]: what every program does around its work
 //! - [`settings`]: the settings of the distributed programs
 //! - [`shell`]: a client for the shell
+//! - [`stores`]: the embedded platform without its servers, for any context
 //! - [`signals`], [`supervise`], [`telemetry`]: stopping, dying, telling
 
 pub mod client;
@@ -23,5 +24,6 @@ pub mod process;
 pub mod settings;
 pub mod shell;
 pub mod signals;
+pub mod stores;
 pub mod supervise;
 pub mod telemetry;

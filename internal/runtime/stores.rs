@@ -1,0 +1,181 @@
+//! The embedded platform without its servers: every loop, on the files of one directory, for any context.
+//!
+//! The rule this module protects: nothing here knows an invoice, so whoever builds a domain of their own starts it with the same
+//! few lines as this one.
+
+use std::fmt::Display;
+use std::path::Path;
+use std::time::Duration;
+
+use eventsourcing::assignment::Assignment;
+use eventsourcing::deadletters::InTheLog;
+use eventsourcing::desk::Desk;
+use eventsourcing::environment::{Doorbell, Environment as _, Stop};
+use eventsourcing::listener::{Intake, Listener, ListenerLimits};
+use eventsourcing::model::{Model, Policies, Projection};
+use eventsourcing::partition::{Deployment, Partition, PartitionCount};
+use eventsourcing::policy::PolicyRunner;
+use eventsourcing::ports::ReadModelSchema;
+use eventsourcing::projector::{Projector, prove};
+use eventsourcing::relayer::Relayer;
+use eventsourcing::worker::{Worker, WorkerLimits};
+
+use crate::sqlite::{Access, DirectoryLock, PlatformStore, SqliteReadModels};
+
+use super::environment::SystemEnvironment;
+use super::supervise::Parts;
+
+/// How often the relayer looks, also when nobody woke it.
+const RELAY_POLL: Duration = Duration::from_millis(100);
+
+/// How often every other loop looks, also when nobody woke it. In one process wake-ups are not lost; this is a net.
+const POLL: Duration = Duration::from_secs(1);
+
+/// The file of the read models in the data directory.
+const READ_MODELS: &str = "readmodels.db";
+
+/// The name under which the policies keep their checkpoints.
+const POLICIES: &str = "policies";
+
+/// The files of a data directory.
+pub struct Stores {
+    platform: PlatformStore,
+    read_models: SqliteReadModels,
+    partitions: PartitionCount,
+}
+
+impl Stores {
+    /// Opens the files of a directory, or makes them.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be opened, belong to other partitions or tables, or do not belong together.
+    pub async fn open(
+        directory: &Path,
+        lock: DirectoryLock,
+        partitions: PartitionCount,
+        schema: ReadModelSchema,
+    ) -> Result<Self, String> {
+        let new = Deployment {
+            id: SystemEnvironment.uuid(),
+            partitions,
+            created_at: SystemEnvironment.now().as_micros(),
+        };
+        let platform = PlatformStore::open(directory, Access::Alone(lock), &new).await.map_err(text)?;
+        let path = directory.join(READ_MODELS);
+        let anew = |error: &dyn Display| {
+            format!(
+                "{error} To build the read models anew, stop the platform, delete {}* and start it.",
+                path.display()
+            )
+        };
+        let read_models = SqliteReadModels::open(&path, &platform.deployment(), schema)
+            .await
+            .map_err(|error| anew(&error))?;
+        let all: Vec<Partition> = partitions.all().collect();
+        prove(&platform.bus(), &read_models, &all).await.map_err(|trouble| anew(&trouble))?;
+        Ok(Self { platform, read_models, partitions })
+    }
+
+    /// Starts every loop of a context; answers with where its commands come in.
+    pub fn start_loops<M: Model>(
+        &self,
+        policies: impl Policies<M>,
+        projection: impl Projection<M>,
+        parts: &mut Parts,
+        stop: &Stop,
+    ) -> Intake<SystemEnvironment> {
+        let (log, queue, bus) = (self.platform.log(), self.platform.queue(), self.platform.bus());
+        let (signals, partitions) = (self.platform.signals(), self.partitions);
+        let everything = || Assignment::of(partitions.all());
+        // Of this process alone: addresses are stored with the commands, and outlive it.
+        let desk = Desk::new(&format!("here-{}", SystemEnvironment.uuid()));
+
+        let bell = Doorbell::default();
+        let (listener, intake) = Listener::new(
+            self.platform.intake(),
+            partitions,
+            ListenerLimits::default(),
+            desk.clone(),
+            bell.clone(),
+            SystemEnvironment,
+        );
+        parts.start_loop(listener, bell, POLL, stop.clone());
+
+        let assignment = everything();
+        let worker: Worker<M, _, _, _, _> = Worker::new(
+            log.clone(),
+            queue.clone(),
+            desk,
+            SystemEnvironment,
+            partitions,
+            assignment.clone(),
+            WorkerLimits::default(),
+        );
+        parts.start_loop(worker, signals.commands.hang(), POLL, stop.clone());
+        parts.guard("worker", assignment);
+
+        let assignment = everything();
+        let relayer = Relayer::new(log.clone(), bus.clone(), assignment.clone());
+        parts.start_loop(relayer, signals.records.hang(), RELAY_POLL, stop.clone());
+        parts.guard("relayer", assignment);
+
+        let assignment = everything();
+        let runner: PolicyRunner<M, _, _, _, _, _> = PolicyRunner::new(
+            policies,
+            POLICIES,
+            bus.clone(),
+            queue,
+            log,
+            InTheLog,
+            partitions,
+            assignment.clone(),
+        );
+        parts.start_loop(runner, signals.relayed.hang(), POLL, stop.clone());
+        parts.guard("policies", assignment);
+
+        let assignment = everything();
+        let projector: Projector<M, _, _, _> =
+            Projector::new(projection, bus, self.read_models.clone(), assignment.clone());
+        parts.start_loop(projector, signals.relayed.hang(), POLL, stop.clone());
+        parts.guard("projector", assignment);
+        intake
+    }
+
+    /// The event log, the queue and the bus.
+    #[must_use]
+    pub const fn platform(&self) -> &PlatformStore {
+        &self.platform
+    }
+
+    /// The read models.
+    #[must_use]
+    pub const fn read_models(&self) -> &SqliteReadModels {
+        &self.read_models
+    }
+
+    /// The number of partitions.
+    #[must_use]
+    pub const fn partitions(&self) -> PartitionCount {
+        self.partitions
+    }
+
+    /// Completes when a store can no longer be written.
+    pub async fn death(&self) -> String {
+        tokio::select! {
+            biased;
+            () = self.platform.ended() => "the writer of the event log died".to_owned(),
+            () = self.read_models.ended() => "the writer of the read models died".to_owned(),
+        }
+    }
+
+    /// Closes the files: what was written is on disk.
+    pub async fn close(&self) {
+        self.platform.close().await;
+        self.read_models.close().await;
+    }
+}
+
+fn text(error: impl Display) -> String {
+    error.to_string()
+}
