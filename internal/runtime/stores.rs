@@ -8,17 +8,20 @@ use std::path::Path;
 use std::time::Duration;
 
 use eventsourcing::assignment::Assignment;
+use eventsourcing::command::Envelope;
 use eventsourcing::deadletters::InTheLog;
 use eventsourcing::desk::Desk;
-use eventsourcing::environment::{Doorbell, Environment as _, Stop};
+use eventsourcing::environment::{Doorbell, Environment as _, Stop, Stopper};
 use eventsourcing::listener::{Intake, Listener, ListenerLimits};
 use eventsourcing::model::{Model, Policies, Projection};
+use eventsourcing::outcome::{Outcome, Reply};
 use eventsourcing::partition::{Deployment, Partition, PartitionCount};
 use eventsourcing::policy::PolicyRunner;
 use eventsourcing::ports::ReadModelSchema;
 use eventsourcing::projector::{Projector, prove};
 use eventsourcing::relayer::Relayer;
 use eventsourcing::worker::{Worker, WorkerLimits};
+use uuid::Uuid;
 
 use crate::sqlite::{Access, DirectoryLock, PlatformStore, SqliteReadModels};
 
@@ -173,6 +176,72 @@ impl Stores {
     pub async fn close(&self) {
         self.platform.close().await;
         self.read_models.close().await;
+    }
+}
+
+/// A context that runs in this process: stores and loops, for whoever wants no servers in front of them.
+pub struct Running {
+    stores: Stores,
+    loops: Parts,
+    stopper: Stopper,
+    intake: Intake<SystemEnvironment>,
+}
+
+impl Running {
+    /// Opens the files of a directory, or makes them, with the usual number of partitions, and starts every loop.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stores::open`]; and when another process has the directory.
+    pub async fn start<M: Model>(
+        directory: &Path,
+        schema: ReadModelSchema,
+        policies: impl Policies<M>,
+        projection: impl Projection<M>,
+    ) -> Result<Self, String> {
+        let lock = DirectoryLock::acquire(directory).map_err(text)?;
+        let stores = Stores::open(directory, lock, PartitionCount::DEFAULT, schema).await?;
+        let (mut loops, (stopper, stop)) = (Parts::default(), Stop::new());
+        let intake = stores.start_loops::<M>(policies, projection, &mut loops, &stop);
+        Ok(Self { stores, loops, stopper, intake })
+    }
+
+    /// Hands a command in, under an id of the caller's, and waits for its outcome. The same id again gets the same outcome.
+    ///
+    /// # Errors
+    ///
+    /// When it is not accepted, its id was used for another command, or there is no outcome in time.
+    pub async fn ask<M: Model>(
+        &self,
+        command_id: Uuid,
+        actor: &str,
+        command: &M::Command,
+        wait: Duration,
+    ) -> Result<Outcome, String> {
+        let envelope = Envelope::first::<M>(command_id, actor.to_owned(), command).map_err(text)?;
+        match self.intake.submit_and_wait(envelope, wait).await.map_err(text)? {
+            Some(Reply::Outcome(outcome)) => Ok(outcome),
+            Some(Reply::Reused { command_id }) => Err(format!("{command_id} was used for another command")),
+            None => Err(format!("no outcome in {wait:?}; the command is accepted")),
+        }
+    }
+
+    /// The read models.
+    #[must_use]
+    pub const fn read_models(&self) -> &SqliteReadModels {
+        self.stores.read_models()
+    }
+
+    /// Finishes what is under way and closes the files.
+    ///
+    /// # Errors
+    ///
+    /// When a loop has died.
+    pub async fn stop(self) -> Result<(), String> {
+        self.stopper.stop();
+        let ended = self.loops.ended().await;
+        self.stores.close().await;
+        ended
     }
 }
 
