@@ -6,7 +6,7 @@
 //!   [`approve_financing`], [`reverse_financing`]; many at once: [`race`]
 //! - what a client may rely on: [`queries`], [`read_your_writes`], [`idempotence`], [`refusals`], [`bad_input`],
 //!   [`services`], [`shell`]
-//! - what an operator may rely on: [`start`], [`stop`], [`crash`], [`populate`]
+//! - what an operator may rely on: [`start`], [`stop`], [`crash`], [`populate`], [`verify`]
 //! - what an engineer may rely on: [`architecture`], [`documents`], [`compose`]
 //! - [`harness`]: what they share
 //!
@@ -46,3 +46,4 @@ mod services;
 mod shell;
 mod start;
 mod stop;
+mod verify;

@@ -4,6 +4,7 @@
 //!
 //! - `eventsourcing` (crate): the kernel; knows no invoice
 //! - `domain` (crate): issuers, investors, invoices, money, and the saga between them
+//! - `verify` (crate): checks what is stored against the invariants, with code of its own
 //! - `readmodel` (crate): projections and queries
 //! - [`api`]: the gRPC services, conversions, and the one mapping from errors to a status
 //! - [`sqlite`]: the embedded adapters

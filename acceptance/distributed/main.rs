@@ -39,3 +39,4 @@ mod queue;
 mod registering;
 mod secrets;
 mod starting;
+mod verified;

@@ -107,6 +107,16 @@ impl Home {
         }
     }
 
+    /// The checker, of all that is kept here.
+    pub(crate) fn verify(&self) -> Program {
+        let financing = env!("CARGO_BIN_EXE_financing");
+        match &self.keeps {
+            Keeps::Directory(_) => Program::new(financing).set("FINANCING_DATA_DIR", self.data().display()),
+            Keeps::Services(services) => services.program(financing),
+        }
+        .flags(&["verify"])
+    }
+
     /// What programs of this name have logged.
     pub(crate) fn logged(&self, name: &str) -> String {
         std::fs::read_to_string(self.logs.path().join(name)).unwrap_or_default()

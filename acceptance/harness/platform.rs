@@ -161,6 +161,12 @@ impl Platform {
         self.home.as_ref().expect("a platform of the test's own").data()
     }
 
+    /// The checker, of all that it has stored.
+    #[track_caller]
+    pub(crate) fn verify(&self) -> Program {
+        self.home.as_ref().expect("a platform of the test's own").verify()
+    }
+
     /// Whether it is not the test's own.
     pub(crate) fn ran_already(&self) -> bool {
         self.home.is_none()

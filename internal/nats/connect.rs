@@ -162,7 +162,9 @@ fn check_version(found: &str) -> Result<(), NatsError> {
 }
 
 impl Nats {
-    pub(super) fn client(&self) -> &Client {
+    /// The connection itself, for whoever reads the streams without this module.
+    #[must_use]
+    pub fn client(&self) -> &Client {
         &self.0.client
     }
 

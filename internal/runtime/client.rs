@@ -24,17 +24,26 @@ pub enum ClientError {
         /// The reason in plain words.
         message: String,
     },
+    /// It ended, and what it found has an exit code of its own.
+    #[error("{message}")]
+    Ended {
+        /// What it found.
+        message: String,
+        /// The exit code.
+        code: u8,
+    },
     /// Anything else.
     #[error("{0}")]
     Failed(String),
 }
 
 impl ClientError {
-    /// The exit code: 2 for a refusal, 1 for a failure.
+    /// The exit code: 2 for a refusal, 1 for a failure, unless there is one of its own.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Refused { .. } => 2,
+            Self::Ended { code, .. } => *code,
             Self::Failed(_) => 1,
         }
     }

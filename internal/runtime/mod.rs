@@ -12,6 +12,7 @@
 //! - [`settings`]: the settings of the distributed programs
 //! - [`shell`]: a client for the shell
 //! - [`stores`]: the embedded platform without its servers, for any context
+//! - [`verify`]: checks all that a platform has stored
 //! - [`signals`], [`supervise`], [`telemetry`]: stopping, dying, telling
 
 pub mod client;
@@ -27,3 +28,4 @@ pub mod signals;
 pub mod stores;
 pub mod supervise;
 pub mod telemetry;
+pub mod verify;

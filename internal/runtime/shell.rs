@@ -18,6 +18,7 @@ use super::client::{ClientError, Commands, Queries, amount, connect, timed};
 use super::config::client_address;
 use super::distributed::operations::{self, MigrateArguments, QueueCommand};
 use super::environment::SystemEnvironment;
+use super::verify::{self, VerifyArguments};
 
 /// Where the platform is.
 #[derive(Debug, Clone, Args)]
@@ -97,6 +98,8 @@ pub enum ShellCommand {
     /// Look after the distributed platform's command queue
     #[command(subcommand)]
     Queue(QueueCommand),
+    /// Check all that a platform has stored
+    Verify(VerifyArguments),
 }
 
 /// What can be shown.
@@ -206,6 +209,7 @@ pub async fn run(command: ShellCommand) -> Result<String, ClientError> {
         ShellCommand::Health { address } => operations::health(&address).await,
         ShellCommand::Migrate(arguments) => operations::migrate(arguments).await,
         ShellCommand::Queue(command) => operations::queue(command).await,
+        ShellCommand::Verify(arguments) => verify::run(arguments).await,
     }
 }
 

@@ -230,18 +230,4 @@ mod tests {
     fn none_is_planted_unless_somebody_plants_it() {
         assert!(Mutant::ALL.iter().all(|mutant| !planted(*mutant)));
     }
-
-    #[cfg(feature = "mutants")]
-    #[test]
-    fn one_is_planted_for_a_thread_and_taken_out_again() {
-        plant(Some(Mutant::NoInbox));
-        assert!(planted(Mutant::NoInbox) && !planted(Mutant::NoEpoch));
-        assert_eq!((chance(), chance()), (1, 2));
-        std::thread::scope(|scope| {
-            scope.spawn(|| assert!(!planted(Mutant::NoInbox)));
-        });
-        plant(None);
-        assert!(!planted(Mutant::NoInbox));
-        assert_eq!(chance(), 1);
-    }
 }

@@ -1,0 +1,146 @@
+//! Commands and their outcomes.
+//!
+//! The rule this module protects: an accepted command has one outcome, in the log and in the inbox, and both say the same.
+
+use uuid::Uuid;
+
+use crate::audit::Expect;
+use crate::breach::{About, Breaches, Invariant, Tier};
+use crate::facts::Verdict;
+use crate::hash::{Map, digest};
+use crate::lane::Lane;
+use crate::record::{Kind, Place, Position};
+use crate::saga::Ending;
+
+/// A command's outcome, as the log has it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Done {
+    pub(crate) position: Position,
+    pub(crate) ending: Ending,
+    /// A digest of reason and message; zero where there is none.
+    pub(crate) words: u64,
+    pub(crate) inbox_seen: bool,
+    pub(crate) row_seen: bool,
+}
+
+pub(crate) fn words(reason: &str, message: &str) -> u64 {
+    digest([reason.as_bytes(), message.as_bytes()])
+}
+
+/// A command that the queue still holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Queued {
+    pub(crate) partition: u16,
+    pub(crate) message: u64,
+    pub(crate) index: u32,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Commands {
+    pub(crate) done: Map<Uuid, Done>,
+    pub(crate) queued: Map<Uuid, Queued>,
+    /// Queued commands, however often.
+    pub(crate) in_queue: u64,
+    pub(crate) inbox: u64,
+}
+
+impl Commands {
+    pub(crate) fn clear(&mut self) {
+        self.done.clear();
+        self.queued.clear();
+        (self.in_queue, self.inbox) = (0, 0);
+    }
+
+    /// The last record of a command.
+    pub(crate) fn ended(
+        &mut self,
+        command_id: Uuid,
+        place: Place,
+        (ending, words): (Ending, u64),
+        breaches: &mut Breaches,
+    ) {
+        let position = place.position;
+        let done = Done { position, ending, words, inbox_seen: false, row_seen: false };
+        if let Some(first) = self.done.insert(command_id, done) {
+            let what = format!("command {command_id} has a second outcome, after {}", first.position);
+            breaches.rule(Invariant::I2, place, what);
+        }
+    }
+
+    /// An entry of the inbox.
+    pub(crate) fn inbox(
+        &mut self,
+        command_id: Uuid,
+        fingerprint: &[u8],
+        position: Position,
+        verdict: &str,
+        breaches: &mut Breaches,
+    ) {
+        self.inbox = self.inbox.saturating_add(1);
+        let about = About::Position(position, Kind::Unknown, command_id);
+        let mut wrong = |what: String| breaches.add(Tier::End, Invariant::I2, about, what);
+        let Some(done) = self.done.get_mut(&command_id) else {
+            wrong(format!("the inbox has command {command_id}, and the log has no outcome of it"));
+            return;
+        };
+        if done.inbox_seen {
+            wrong(format!("the inbox has command {command_id} twice"));
+        }
+        done.inbox_seen = true;
+        if done.position != position {
+            wrong(format!(
+                "the inbox has the outcome of command {command_id} at {position}, and the log at {}",
+                done.position
+            ));
+        }
+        if fingerprint.len() != 32 {
+            wrong(format!("the fingerprint of command {command_id} has {} bytes", fingerprint.len()));
+        }
+        let (ending, said) = match Verdict::read(verdict) {
+            Ok(Verdict::Applied) => (Ending::Applied, 0),
+            Ok(Verdict::Unchanged) => (Ending::Unchanged, 0),
+            Ok(Verdict::Refused { reason, message }) => (Ending::Refused, words(&reason, &message)),
+            Ok(Verdict::Dead { reason, message }) => (Ending::Dead, words(&reason, &message)),
+            Err(error) => {
+                wrong(format!("the outcome of command {command_id} in the inbox: {error}"));
+                return;
+            }
+        };
+        if ending != done.ending {
+            let (inbox, log) = (ending.code(), done.ending.code());
+            wrong(format!("command {command_id} is {inbox} in the inbox and {log} in the log"));
+        } else if said != done.words {
+            wrong(format!("the inbox gives other reasons for command {command_id} than the log"));
+        }
+    }
+
+    /// What must be so at the end.
+    pub(crate) fn end(&self, expect: &Expect<'_>, lanes: &[Lane], breaches: &mut Breaches) {
+        for (command_id, done) in &self.done {
+            if !done.inbox_seen {
+                let about = About::Position(done.position, Kind::Unknown, *command_id);
+                let what = format!("command {command_id} has an outcome in the log and none in the inbox");
+                breaches.add(Tier::End, Invariant::I2, about, what);
+            }
+        }
+        for (command_id, queued) in &self.queued {
+            let position = lanes.get(usize::from(queued.partition)).and_then(|lane| lane.row?.position);
+            let passed =
+                position.is_some_and(|(message, index)| (queued.message, queued.index) <= (message, index));
+            if passed && !self.done.contains_key(command_id) {
+                let Queued { partition, message, index } = *queued;
+                let what = format!(
+                    "command {command_id} (partition {partition}, message {message}, index {index}) was worked off and has no outcome"
+                );
+                breaches.add(Tier::End, Invariant::I2, About::Nothing, what);
+            }
+        }
+        for command_id in expect.accepted {
+            let waits = !expect.settled && self.queued.contains_key(command_id);
+            if !waits && !self.done.contains_key(command_id) {
+                let what = format!("command {command_id} was accepted and has no outcome");
+                breaches.add(Tier::End, Invariant::I2, About::Nothing, what);
+            }
+        }
+    }
+}
