@@ -1,5 +1,5 @@
-//! Everything at once: every process is killed and paused again and again, NATS is killed, PostgreSQL drops everybody, in an
-//! order that a seed decides; and when it is over, nothing that was accepted is lost, and no cent.
+//! Everything at once: every process is killed and paused again and again, and so are NATS and PostgreSQL, which also drops
+//! everybody, in an order that a seed decides; and when it is over, nothing that was accepted is lost, and no cent.
 //!
 //! `FINANCING_TEST_SEED` repeats an order. (It does not repeat the moments, which are the machine's.)
 
@@ -9,22 +9,22 @@ use eventsourcing::environment::{Environment as _, Timestamp};
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
 use invoice_financing::runtime::environment::SystemEnvironment;
-use services::{Database, NatsServer};
+use services::{NatsServer, PostgresServer};
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
-use crate::cluster::{Cluster, Kind, Replica};
+use crate::cluster::{Cluster, Everything, Kind, Replica};
 use crate::harness::proto::{CommandState, GetCommandRequest};
-use crate::harness::{Audit, Platform, Services};
+use crate::harness::{Audit, Dice, Platform};
 use crate::ledger::Ledger;
-use crate::market::{Dice, Manner, Market};
+use crate::market::{Manner, Market};
 use crate::parts::settle;
 
 const CLIENTS: usize = 3;
 /// Each process is killed so often, and paused so often.
 const KILLS: usize = 10;
 const PAUSES: usize = 5;
-/// NATS is killed so often, and PostgreSQL drops all connections so often.
+/// NATS and PostgreSQL are killed so often, and paused so often; and PostgreSQL drops all connections so often.
 const OUTAGES: usize = 3;
 /// From the last harm to the last fact of all that it was done to.
 const SETTLED: Duration = Duration::from_secs(30);
@@ -35,18 +35,13 @@ const fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-fn seed() -> u64 {
-    let given = std::env::var("FINANCING_TEST_SEED").ok();
-    given.map_or_else(|| SystemEnvironment.random(), |seed| seed.parse().expect("a number"))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_fails_and_however_often_nothing_is_lost_and_no_cent() {
     // given
-    let seed = seed();
+    let seed = Dice::seed();
     println!("FINANCING_TEST_SEED={seed}");
     let mut dice = Dice::new(seed);
-    let mut cluster = Cluster::start(|_| 2).await;
+    let mut cluster = Cluster::start_alone(|_| 2).await;
     let market = Market::open(&cluster, CLIENTS, Manner::Patient, dice.roll()).await;
     market.accepts(50).await;
 
@@ -56,15 +51,11 @@ async fn whatever_fails_and_however_often_nothing_is_lost_and_no_cent() {
     let done = harm.await.unwrap_or_else(|_| panic!("the harm takes longer than {BOUND:?}"));
     let ended = SystemEnvironment.now();
     let closed = market.close().await;
-    println!(
-        "harm for {:?}: {} kills, {} pauses; NATS killed {} times, {} connections to PostgreSQL dropped",
-        between(began, ended),
-        done.kills,
-        done.pauses,
-        done.servers_killed,
-        done.connections_dropped
-    );
+    println!("harm for {:?}: {done}", between(began, ended));
     assert_eq!((done.kills, done.pauses), (12 * KILLS, 12 * PAUSES), "every process, so often");
+    assert!(done.dropped > 0, "PostgreSQL had connections to drop");
+    let recoveries = cluster.everything().postgres.log().matches("automatic recovery in progress").count();
+    assert_eq!(recoveries, OUTAGES, "PostgreSQL recovered from each crash");
 
     // then
     let platform = cluster.platform().await;
@@ -79,15 +70,16 @@ async fn whatever_fails_and_however_often_nothing_is_lost_and_no_cent() {
         between(ended, audited)
     );
     assert!(settled <= SETTLED, "every saga comes to its end");
-    assert!(closed.promised.len() > 500, "there was a market");
+    assert!(closed.promised.len() > 200, "there was a market");
     tells_every_outcome(&platform, &audit).await;
     let ledger = Ledger::open(cluster.services()).await;
     println!("{} records, in the log and on the bus", ledger.agree().await);
     ledger.close().await;
     was_harmed(&cluster);
-    for replica in cluster.everything().0 {
+    for replica in cluster.everything().replicas {
         assert_eq!(replica.terminate().await, Some(0), "{} lives and stops in good order", replica.name);
     }
+    is_verified(&cluster).await;
 }
 
 fn between(from: Timestamp, to: Timestamp) -> Duration {
@@ -125,26 +117,44 @@ fn was_harmed(cluster: &Cluster) {
     }
 }
 
+/// `financing verify` finds nothing wrong in what they leave behind.
+async fn is_verified(cluster: &Cluster) {
+    let financing = cluster.services().program(env!("CARGO_BIN_EXE_financing"));
+    let output = financing.flags(&["verify", "--settled"]).output().await;
+    let said = [&output.stdout[..], &output.stderr[..]].map(String::from_utf8_lossy).concat();
+    println!("financing verify --settled\n{said}");
+    assert_eq!(output.status.code(), Some(0), "{said}");
+}
+
 /// What was done.
 struct Done {
     kills: usize,
     pauses: usize,
-    servers_killed: usize,
-    connections_dropped: u64,
+    dropped: u64,
+}
+
+impl std::fmt::Display for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { kills, pauses, dropped } = self;
+        write!(
+            f,
+            "{kills} kills and {pauses} pauses of processes; NATS and PostgreSQL killed {OUTAGES} times and paused {OUTAGES} \
+             times each, {dropped} connections to PostgreSQL dropped"
+        )
+    }
 }
 
 async fn harm(cluster: &mut Cluster, dice: &mut Dice) -> Done {
-    let (replicas, services) = cluster.everything();
-    let Services { nats, commands, queries } = services;
+    let Everything { replicas, services, postgres } = cluster.everything();
     let twins = replicas.chunk_by_mut(|one, other| one.kind == other.kind);
     let twins = twins.map(|twins| harm_twins(twins, Dice::new(dice.roll())));
-    let (twins, servers_killed, connections_dropped) = tokio::join!(
+    let (twins, (), dropped) = tokio::join!(
         join_all(twins),
-        kill_the_server(nats, Dice::new(dice.roll())),
-        drop_connections([&*commands, &*queries], Dice::new(dice.roll()))
+        harm_nats(&mut services.nats, Dice::new(dice.roll())),
+        harm_postgres(postgres, Dice::new(dice.roll()))
     );
     let (kills, pauses) = twins.into_iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-    Done { kills, pauses, servers_killed, connections_dropped }
+    Done { kills, pauses, dropped }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -199,28 +209,57 @@ async fn pause(replica: &mut Replica, dice: &mut Dice) {
     replica.resume().await;
 }
 
-async fn kill_the_server(nats: &mut NatsServer, mut dice: Dice) -> usize {
-    for _ in 0..OUTAGES {
-        sleep(dice.between(millis(5_000), millis(25_000))).await;
-        nats.kill();
-        sleep(dice.between(millis(0), millis(1_500))).await;
-        block_in_place(|| nats.start_again());
-    }
-    OUTAGES
+/// What is done to a server that processes stand on.
+#[derive(Debug, Clone, Copy)]
+enum Outage {
+    Kill,
+    Pause,
+    Drop,
 }
 
-async fn drop_connections(databases: [&Database; 2], mut dice: Dice) -> u64 {
+/// Each of them so often, in some order.
+fn outages(kinds: &[Outage], dice: &mut Dice) -> Vec<Outage> {
+    let mut outages = kinds.repeat(OUTAGES);
+    dice.shuffle(&mut outages);
+    outages
+}
+
+async fn harm_nats(nats: &mut NatsServer, mut dice: Dice) {
+    for outage in outages(&[Outage::Kill, Outage::Pause], &mut dice) {
+        sleep(dice.between(millis(4_000), millis(12_000))).await;
+        match outage {
+            Outage::Kill => {
+                nats.kill();
+                sleep(dice.between(millis(0), millis(1_500))).await;
+                block_in_place(|| nats.start_again());
+            }
+            Outage::Pause => {
+                nats.signal("STOP");
+                sleep(dice.between(millis(50), millis(5_000))).await;
+                nats.signal("CONT");
+            }
+            Outage::Drop => panic!("NATS drops nobody"),
+        }
+    }
+}
+
+/// How many connections it dropped. (One fault after the other: a paused server drops nobody.)
+async fn harm_postgres(postgres: &mut PostgresServer, mut dice: Dice) -> u64 {
     let mut dropped = 0;
-    for _ in 0..OUTAGES {
-        sleep(dice.between(millis(5_000), millis(25_000))).await;
-        for database in databases {
-            let answer = block_in_place(|| {
-                database.psql(
-                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-                     WHERE datname = current_database() AND pid <> pg_backend_pid()",
-                )
-            });
-            dropped += answer.trim().parse::<u64>().unwrap();
+    for outage in outages(&[Outage::Kill, Outage::Pause, Outage::Drop], &mut dice) {
+        sleep(dice.between(millis(3_000), millis(9_000))).await;
+        match outage {
+            Outage::Kill => {
+                block_in_place(|| postgres.kill());
+                sleep(dice.between(millis(0), millis(1_500))).await;
+                block_in_place(|| postgres.start_again());
+            }
+            Outage::Pause => {
+                block_in_place(|| postgres.freeze());
+                sleep(dice.between(millis(50), millis(5_000))).await;
+                block_in_place(|| postgres.thaw());
+            }
+            Outage::Drop => dropped += block_in_place(|| postgres.drop_connections()),
         }
     }
     dropped

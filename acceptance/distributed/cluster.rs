@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use eventsourcing::environment::Environment as _;
 use invoice_financing::runtime::environment::SystemEnvironment;
-use services::{Database, Port, services};
+use services::{Database, Port, PostgresServer, services};
 use tokio::task::block_in_place;
 use uuid::Uuid;
 
@@ -175,17 +175,41 @@ pub(crate) struct TakenOver {
 pub(crate) struct Cluster {
     replicas: Vec<Replica>,
     home: Home,
+    /// Where the databases are, when the cluster has a server of its own. (It goes last.)
+    postgres: Option<PostgresServer>,
+}
+
+/// All that there is to harm.
+pub(crate) struct Everything<'a> {
+    /// Those of a kind side by side.
+    pub(crate) replicas: &'a mut [Replica],
+    pub(crate) services: &'a mut Services,
+    pub(crate) postgres: &'a mut PostgresServer,
 }
 
 impl Cluster {
     /// So many of each, over an empty bus and empty databases.
     pub(crate) async fn start(replicas: impl Fn(Kind) -> usize) -> Self {
-        let home = Home::distributed();
+        Self::start_in(Home::distributed(), None, replicas).await
+    }
+
+    /// The same, over a PostgreSQL that nobody else works with, so that it can be harmed, too.
+    pub(crate) async fn start_alone(replicas: impl Fn(Kind) -> usize) -> Self {
+        let postgres = PostgresServer::start();
+        let home = Home::over(postgres.database(), postgres.database());
+        Self::start_in(home, Some(postgres), replicas).await
+    }
+
+    async fn start_in(
+        home: Home,
+        postgres: Option<PostgresServer>,
+        replicas: impl Fn(Kind) -> usize,
+    ) -> Self {
         let of = |kind| (1..=replicas(kind)).map(move |number| (kind, number));
         let replicas = Kind::ALL.into_iter().flat_map(of);
         let replicas: Vec<Replica> =
             replicas.map(|(kind, number)| Replica::new(&home, kind, number)).collect();
-        let mut cluster = Self { replicas, home };
+        let mut cluster = Self { replicas, home, postgres };
         cluster.replicas.iter_mut().for_each(Replica::begin);
         for replica in &mut cluster.replicas {
             replica.ready().await;
@@ -209,10 +233,14 @@ impl Cluster {
         named.unwrap_or_else(|| panic!("there is no {name}"))
     }
 
-    /// All replicas, those of a kind side by side, and what they stand on: to harm them at the same time.
-    pub(crate) fn everything(&mut self) -> (&mut [Replica], &mut Services) {
+    /// All that there is, of a cluster with a PostgreSQL of its own: to harm it at the same time.
+    pub(crate) fn everything(&mut self) -> Everything<'_> {
         self.replicas.sort_by_key(|replica| replica.kind);
-        (&mut self.replicas, self.home.services_mut())
+        Everything {
+            replicas: &mut self.replicas,
+            services: self.home.services_mut(),
+            postgres: self.postgres.as_mut().expect("a PostgreSQL of its own"),
+        }
     }
 
     pub(crate) fn names(&self, kind: Kind) -> Vec<String> {

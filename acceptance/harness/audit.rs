@@ -77,6 +77,26 @@ impl Audit {
         command_ids.into_iter().all(|id| self.outcomes.contains_key(id))
     }
 
+    /// Whether it has got so far, in every partition.
+    pub(crate) fn has_seen(&self, heads: &BTreeMap<u16, u64>) -> bool {
+        heads.iter().all(|(partition, head)| {
+            let token = self.tokens.get(&partition.to_string());
+            let seen = token.and_then(|token| token.rsplit_once('-')).map_or("0", |(_, sequence)| sequence);
+            seen.parse::<u64>().unwrap() >= *head
+        })
+    }
+
+    /// The bids that have neither won nor lost so far.
+    pub(crate) fn unanswered(&self) -> Vec<&String> {
+        self.placed.iter().filter(|bid_id| !self.answered.contains_key(*bid_id)).collect()
+    }
+
+    /// The bids for which something is reserved although it is decided what becomes of it.
+    pub(crate) fn unsettled(&self) -> Vec<&String> {
+        let undecided: BTreeSet<&String> = self.financed.values().collect();
+        self.open.keys().filter(|bid_id| !undecided.contains(*bid_id)).collect()
+    }
+
     /// Whether every bid so far has won or lost.
     pub(crate) fn every_bid_is_answered(&self) -> bool {
         self.placed.len() == self.answered.len()

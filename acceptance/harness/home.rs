@@ -76,7 +76,11 @@ impl Home {
 
     /// An empty bus and empty databases.
     pub(crate) fn distributed() -> Self {
-        let (commands, queries) = (services().database(), services().database());
+        Self::over(services().database(), services().database())
+    }
+
+    /// An empty bus, and these databases.
+    pub(crate) fn over(commands: Database, queries: Database) -> Self {
         let keeps = Keeps::Services(Box::new(Services { nats: NatsServer::start(), commands, queries }));
         Self { logs: TempDir::new().unwrap(), keeps }
     }

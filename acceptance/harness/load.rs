@@ -1,6 +1,7 @@
 //! Many clients at once, who remember what they were promised, and what they were not told.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::watch;
 use tonic::transport::Channel;
@@ -12,6 +13,9 @@ use super::proto::{
     ApproveFinancingRequest, BidOnInvoiceRequest, CommandState, ReverseFinancingRequest, SellInvoiceRequest,
 };
 use super::words::{Information, eur, in_time, information, uuid, wait};
+
+/// Calls that are repeated at the same time.
+const AT_ONCE: usize = 500;
 
 /// A command as a client sends it, with a request id: it may be sent again.
 #[derive(Debug, Clone)]
@@ -82,6 +86,8 @@ pub(crate) struct Load {
     /// Calls that failed: what became of them nobody knows.
     unsure: Mutex<Vec<Order>>,
     accepted: watch::Sender<usize>,
+    repeated: AtomicUsize,
+    failed: AtomicUsize,
 }
 
 impl Load {
@@ -93,6 +99,8 @@ impl Load {
             kept: Mutex::default(),
             unsure: Mutex::default(),
             accepted: watch::Sender::new(0),
+            repeated: AtomicUsize::new(0),
+            failed: AtomicUsize::new(0),
         }
     }
 
@@ -130,23 +138,54 @@ impl Load {
         self.kept.lock().unwrap().iter().map(|(_, promise)| promise.command_id.clone()).collect()
     }
 
+    /// How many calls have failed so far: what became of them nobody knew.
+    pub(crate) fn failed(&self) -> usize {
+        self.failed.load(Ordering::Relaxed)
+    }
+
     /// Sends again what failed, and then everything that was promised: the same ids are promised again.
     pub(crate) async fn repeat(&self, platform: &Platform) {
-        let unsure = std::mem::take(&mut *self.unsure.lock().unwrap());
-        for order in unsure {
+        self.insist(platform).await;
+        self.repeat_from(platform, 0).await;
+    }
+
+    /// Sends again what failed, until it is promised.
+    pub(crate) async fn insist(&self, platform: &Platform) {
+        while let Some(order) = self.next_unsure() {
+            self.repeated.fetch_add(1, Ordering::Relaxed);
             let (promise, _) = order.send(platform.commands()).await.expect("it is accepted now");
             self.keep(order, promise);
         }
-        let kept = self.kept.lock().unwrap().clone();
-        let repeats = kept.iter().map(|(order, _)| order.send(platform.commands()));
-        for ((order, promise), repeated) in kept.iter().zip(futures_util::future::join_all(repeats).await) {
-            let (repeated, _) = repeated.expect("it is accepted again");
-            assert_eq!(repeated, *promise, "{order:?}");
-        }
     }
 
+    /// Sends again what was promised, but for the first so many: the same ids are promised again.
+    pub(crate) async fn repeat_from(&self, platform: &Platform, first: usize) {
+        let kept = self.kept.lock().unwrap()[first..].to_vec();
+        for some in kept.chunks(AT_ONCE) {
+            let repeats = some.iter().map(|(order, _)| order.send(platform.commands()));
+            for ((order, promise), repeated) in some.iter().zip(futures_util::future::join_all(repeats).await)
+            {
+                let (repeated, _) = repeated.expect("it is accepted again");
+                assert_eq!(repeated, *promise, "{order:?}");
+            }
+        }
+        self.repeated.fetch_add(kept.len(), Ordering::Relaxed);
+    }
+
+    /// How many calls were sent again.
+    pub(crate) fn repeated(&self) -> usize {
+        self.repeated.load(Ordering::Relaxed)
+    }
+
+    /// Ends with the first call that fails.
     async fn work(&self, platform: &Platform, client: usize) {
-        // Ends with the first call that fails.
+        // As a client does whose request id makes that safe: what failed when the platform was killed is sent again.
+        while let Some(order) = self.next_unsure() {
+            self.repeated.fetch_add(1, Ordering::Relaxed);
+            if self.call(platform, order).await.is_none() {
+                return;
+            }
+        }
         let mut round = client;
         while self.trade(platform, round).await.is_some() {
             round += 7;
@@ -193,6 +232,10 @@ impl Load {
         Some(made)
     }
 
+    fn next_unsure(&self) -> Option<Order> {
+        self.unsure.lock().unwrap().pop()
+    }
+
     fn keep(&self, order: Order, promise: Promise) {
         self.kept.lock().unwrap().push((order, promise));
         self.accepted.send_modify(|count| *count += 1);
@@ -214,6 +257,7 @@ impl Unsure<'_> {
 impl Drop for Unsure<'_> {
     fn drop(&mut self) {
         if let Some(order) = self.order.take() {
+            self.load.failed.fetch_add(1, Ordering::Relaxed);
             self.load.unsure.lock().unwrap().push(order);
         }
     }

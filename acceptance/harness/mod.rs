@@ -9,11 +9,13 @@
 //! - [`client`]: what a client asks of it, in one line each
 //! - [`facts`]: watching the facts as they come, and checking their order
 //! - [`audit`]: adding up the money and the outcomes of a whole log
+//! - [`dice`]: chance that can be repeated
 //! - [`load`]: many clients at once, who remember what they were promised
 //! - [`query_side`]: the query side alone, fed with facts
 
 mod audit;
 mod client;
+mod dice;
 mod facts;
 mod home;
 pub(crate) mod load;
@@ -27,6 +29,7 @@ pub(crate) use invoice_financing::api::proto::registering::v1 as registering;
 
 pub(crate) use audit::Audit;
 pub(crate) use client::{investor_registered, issuer_registered};
+pub(crate) use dice::Dice;
 pub(crate) use facts::Facts;
 pub(crate) use home::{Home, Services};
 pub(crate) use load::Load;

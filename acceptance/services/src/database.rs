@@ -8,42 +8,41 @@ use std::io::{Seek, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::{Login, Services, run};
+use crate::{Login, run};
 
-/// An empty database, owned by the role `financing`. It is dropped with the value, whoever is still connected.
+/// An empty database, owned by the role `financing`. It is dropped with the value, whoever is still connected; or it goes
+/// with its server, where that is the test's own.
 #[derive(Debug)]
 pub struct Database {
     name: String,
     server: Server,
+    /// Whether its server stays up for others.
+    outlived: bool,
 }
 
 /// What it takes to reach PostgreSQL.
 #[derive(Debug, Clone)]
-struct Server {
-    psql: PathBuf,
-    address: String,
-    owner: Login,
-    superuser: Login,
+pub(crate) struct Server {
+    pub(crate) psql: PathBuf,
+    /// `host:port`.
+    pub(crate) address: String,
+    pub(crate) owner: Login,
+    pub(crate) superuser: Login,
 }
 
 impl Database {
-    pub(crate) fn create(services: &Services) -> Self {
+    /// On a server that outlives it, or on one that it goes with.
+    pub(crate) fn create(server: Server, outlived: bool) -> Self {
         // (The kernel's random number, because a process id may come again while a killed test's database is still there.)
         let random = fs::read_to_string("/proc/sys/kernel/random/uuid").expect("Linux has random numbers");
         let name = format!("test_{}", random.trim().replace('-', ""));
-        let server = Server {
-            psql: services.program("psql"),
-            address: services.address.clone(),
-            owner: services.owner.clone(),
-            superuser: services.superuser.clone(),
-        };
         // Copying through the log is the quicker of the two strategies here (22 ms against 34 with four at a time): the other
         // one takes two checkpoints. It is said because a version of PostgreSQL may choose otherwise.
         server.psql(
             "postgres",
             &format!("CREATE DATABASE {name} OWNER {} STRATEGY wal_log;", server.owner.user),
         );
-        Self { name, server }
+        Self { name, server, outlived }
     }
 
     /// The database's name.
@@ -83,7 +82,9 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        self.server.psql("postgres", &format!("DROP DATABASE IF EXISTS {} WITH (FORCE);", self.name));
+        if self.outlived {
+            self.server.psql("postgres", &format!("DROP DATABASE IF EXISTS {} WITH (FORCE);", self.name));
+        }
     }
 }
 
@@ -93,7 +94,7 @@ impl Server {
         format!("postgres://{user}:{password}@{}/{database}", self.address)
     }
 
-    fn psql(&self, database: &str, sql: &str) -> String {
+    pub(crate) fn psql(&self, database: &str, sql: &str) -> String {
         let mut input: File = tempfile::tempfile().expect("a temporary file can be made");
         input
             .write_all(sql.as_bytes())

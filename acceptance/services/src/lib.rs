@@ -1,23 +1,31 @@
 //! PostgreSQL and NATS for tests, started by the project's own script (`scripts/services`).
 //!
 //! The rule this module protects: **every test has its own.** PostgreSQL is shared and stays up for the next run, but each test makes
-//! databases of its own; a NATS server is a process of its own, with its own port and its own store. So tests run side
-//! by side, and one that kills a server harms nobody else.
+//! databases of its own; a NATS server is a process of its own, with its own port and its own store, and so is the PostgreSQL of a
+//! test that harms it. So tests run side by side, and one that kills a server harms nobody else.
 //!
 //! # Layout
 //!
 //! - `lib.rs`: the services as a whole, and how programs are run
 //! - `database.rs`: one database, made for one test
 //! - `nats.rs`: one NATS server, started for one test; it can be killed and started again
+//! - `postgres.rs`: one PostgreSQL server, likewise
+//! - `port.rs`: where they listen, and how it is waited for
 //!
 //! This crate is for tests: where something does not work it panics and says what the failed program said.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test without its services fails, and says why")]
 
 mod database;
 mod nats;
+mod port;
+mod postgres;
 
 pub use database::Database;
-pub use nats::{NatsServer, Port};
+pub use nats::NatsServer;
+pub use port::Port;
+pub use postgres::PostgresServer;
+
+use database::Server;
 
 use std::env;
 use std::fs;
@@ -32,10 +40,7 @@ pub struct Services {
     nats_url: String,
     command_database_url: String,
     query_database_url: String,
-    /// `host:port` of PostgreSQL.
-    address: String,
-    owner: Login,
-    superuser: Login,
+    postgres: Server,
 }
 
 /// A role of PostgreSQL and its password.
@@ -77,7 +82,8 @@ impl Services {
         let query_database_url = setting("FINANCING_QUERY_DATABASE_URL");
         let (owner, address) = parts(&command_database_url);
         let superuser = Login { user: "postgres".to_owned(), password: kept(&folder, "superuser.password") };
-        Self { folder, nats_url, command_database_url, query_database_url, address, owner, superuser }
+        let postgres = Server { psql: folder.join("bin/psql"), address, owner, superuser };
+        Self { folder, nats_url, command_database_url, query_database_url, postgres }
     }
 
     /// A database of its own for one test: empty, owned by the role `financing`, and gone when the value is dropped.
@@ -87,7 +93,7 @@ impl Services {
     /// When PostgreSQL refuses.
     #[must_use]
     pub fn database(&self) -> Database {
-        Database::create(self)
+        Database::create(self.postgres.clone(), true)
     }
 
     /// A port for a server that a test kills and starts again where it was.

@@ -4,25 +4,13 @@
 //! acknowledged is there, because every write is flushed.
 
 use std::fs::{self, File};
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::{Ipv4Addr, TcpStream};
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::port::{Port, listens, within_patience};
 use crate::{run, services};
-
-/// Ports for these servers lie below those that the kernel gives to outgoing connections (32768 and up), where one could sit
-/// on the port of a server that is just restarting, and beside those of `scripts/services`.
-const PORTS: Range<u16> = 10_000..20_000;
-
-/// A server may take half a minute to answer or to end: that many looks, with such a pause between them.
-const LOOKS: u32 = 15_000;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 
 /// A NATS server of its own: own process, own port, own store in a temporary folder. It ends, and its folder goes, when it is
 /// dropped.
@@ -33,13 +21,6 @@ pub struct NatsServer {
     folder: TempDir,
     program: PathBuf,
     extra: String,
-}
-
-/// A port that no other test takes as long as this lives, not even while the server is down.
-#[derive(Debug)]
-pub struct Port {
-    number: u16,
-    _lock: File,
 }
 
 impl NatsServer {
@@ -81,13 +62,13 @@ impl NatsServer {
     /// `nats://127.0.0.1:PORT`, where clients connect; it stays the same over [`NatsServer::start_again`].
     #[must_use]
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port.number)
+        format!("nats://127.0.0.1:{}", self.port.number())
     }
 
     /// The port on which clients connect.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port.number
+        self.port.number()
     }
 
     /// The folder in which JetStream stores.
@@ -131,7 +112,7 @@ impl NatsServer {
     pub fn start_again(&mut self) {
         assert!(self.process.is_none() || self.ended(), "nats-server runs already");
         let started = within_patience(|| self.try_start());
-        assert!(started, "port {} is in use by somebody else", self.port.number);
+        assert!(started, "port {} is in use by somebody else", self.port.number());
     }
 
     /// Sends the server a signal by its name: `STOP` and `CONT` to freeze it and let it go on, `HUP` to make it read its
@@ -168,7 +149,7 @@ impl NatsServer {
     fn try_start(&mut self) -> bool {
         let config = format!(
             "host: 127.0.0.1\nport: {}\npid_file: \"{}\"\njetstream {{ store_dir: \"{}\", sync_interval: always }}\n{}\n",
-            self.port.number,
+            self.port.number(),
             self.path("nats.pid").display(),
             self.store().display(),
             self.extra
@@ -195,7 +176,7 @@ impl NatsServer {
                 self.process = None;
                 return true;
             }
-            self.log()[before..].contains("Server is ready") && listens(self.port.number)
+            self.log()[before..].contains("Server is ready") && listens(self.port.number())
         });
         assert!(settled, "nats-server does not answer: {}", self.log());
         !taken
@@ -206,43 +187,4 @@ impl Drop for NatsServer {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-impl Port {
-    /// Its number.
-    #[must_use]
-    pub fn number(&self) -> u16 {
-        self.number
-    }
-
-    pub(crate) fn free(folder: &Path) -> Self {
-        let ports = folder.join("ports");
-        fs::create_dir_all(&ports).expect("the services' folder can be written");
-        // From a random place on, so that a client that outlived its test does not find another test's server where its own was.
-        let random =
-            usize::try_from(RandomState::new().build_hasher().finish() % 10_000).expect("it is below 10,000");
-        for number in PORTS.cycle().skip(random).take(PORTS.len()) {
-            let lock =
-                File::create(ports.join(number.to_string())).expect("the services' folder can be written");
-            if lock.try_lock().is_ok() && !listens(number) {
-                return Self { number, _lock: lock };
-            }
-        }
-        panic!("no port of {PORTS:?} is free");
-    }
-}
-
-fn listens(port: u16) -> bool {
-    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
-}
-
-/// Looks until it is so, for half a minute at most; whether it came to be so.
-fn within_patience(mut is_so: impl FnMut() -> bool) -> bool {
-    for _ in 0..LOOKS {
-        if is_so() {
-            return true;
-        }
-        sleep(BETWEEN_LOOKS);
-    }
-    false
 }

@@ -1,13 +1,13 @@
 //! What tests rely on: a database and a server of one's own, and a server that comes back as it was.
 #![expect(clippy::unwrap_used, reason = "a test that meets an error fails")]
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread::spawn;
 use std::time::Duration;
 
-use services::{Database, NatsServer, services};
+use services::{Database, NatsServer, PostgresServer, services};
 
 /// As much of a NATS client as it takes to ask one question at a time.
 struct Client {
@@ -166,6 +166,62 @@ fn many_servers_run_side_by_side_and_leave_nothing_behind() {
     }
     drop(servers);
     assert!(folders.iter().all(|folder| !folder.exists()));
+    for port in ports {
+        TcpStream::connect(("127.0.0.1", port)).expect_err("a dropped server must not answer");
+    }
+}
+
+#[test]
+fn a_postgresql_of_ones_own_is_killed_and_still_has_what_it_committed() {
+    let mut server = PostgresServer::start();
+    let database = server.database();
+    database.psql("CREATE TABLE facts (sequence bigint)");
+    assert_eq!(name_and_owner(&database), format!("{}|financing\n", database.name()));
+    for round in 1..=3 {
+        database.psql("INSERT INTO facts SELECT generate_series(1, 100)");
+        server.kill();
+        TcpStream::connect(("127.0.0.1", server.port())).expect_err("a killed server must not answer");
+
+        server.start_again();
+        assert_eq!(database.psql("SELECT count(*) FROM facts"), format!("{}\n", 100 * round));
+    }
+    let recoveries = server.log().matches("automatic recovery in progress").count();
+    assert_eq!(recoveries, 3, "{}", server.log());
+    assert_eq!(database.psql("SHOW fsync"), "on\n");
+}
+
+#[test]
+fn a_frozen_postgresql_answers_nobody_and_goes_on_where_it_was() {
+    let mut server = PostgresServer::start();
+    let database = server.database();
+    let asked = Command::new(services().folder().join("bin/psql"))
+        .args(["-XAtc", "SELECT pg_sleep(0.05), 'done'", &database.url()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    server.freeze();
+    let mut stream = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    // The request for TLS, which is answered with one byte.
+    stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).unwrap();
+    let mut answer = [0];
+    stream.read_exact(&mut answer).expect_err("a frozen server must not answer");
+    server.thaw();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(String::from_utf8(asked.wait_with_output().unwrap().stdout).unwrap(), "|done\n");
+}
+
+#[test]
+fn a_postgresql_of_ones_own_leaves_nothing_behind() {
+    let server = PostgresServer::start();
+    let (port, data) = (server.port(), server.data());
+    let mut frozen = PostgresServer::start();
+    frozen.freeze();
+    let (ports, folders) = ([port, frozen.port()], [data, frozen.data()]);
+    assert!(folders.iter().all(|folder| folder.is_dir()));
+    drop((server, frozen));
+    assert!(folders.iter().all(|folder| !folder.parent().unwrap().exists()));
     for port in ports {
         TcpStream::connect(("127.0.0.1", port)).expect_err("a dropped server must not answer");
     }
