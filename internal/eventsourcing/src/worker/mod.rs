@@ -42,6 +42,8 @@ pub struct WorkerLimits {
     pub messages: usize,
     /// Aggregates remembered for each partition.
     pub cached: usize,
+    /// Other aggregates that are remembered to exist. Existence never ends, so forgetting is only a matter of memory.
+    pub known: usize,
     /// An aggregate gets a snapshot whenever its version passes a multiple of this.
     pub snapshot_every: u64,
     /// The queue is purged after this many messages of a partition.
@@ -50,12 +52,9 @@ pub struct WorkerLimits {
 
 impl Default for WorkerLimits {
     fn default() -> Self {
-        Self { batch: 512, messages: 64, cached: 4096, snapshot_every: 100, purge_every: 256 }
+        Self { batch: 512, messages: 64, cached: 4096, known: 100_000, snapshot_every: 100, purge_every: 256 }
     }
 }
-
-/// How many existing aggregates are remembered. Existence never ends, so forgetting is only a matter of memory.
-const KNOWN: usize = 100_000;
 
 /// After so many turns without work, the queue forgets all that is worked off, however little it is: a queue that is full of few
 /// large messages takes no more, and would never come to the number after which it is purged. (Between the first of them and the
@@ -244,6 +243,10 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
     }
 
     async fn load(&mut self, batches: &[Batch<M>]) -> Result<(Vec<InboxEntry>, Known), Undecided> {
+        // Before anything is asked: what is remembered is not asked for, so it must not be forgotten until it is used.
+        if self.existing.len() > self.limits.known {
+            self.existing.clear();
+        }
         let mut request = LoadRequest::default();
         for batch in batches {
             let Some(owned) = self.owned.get_mut(&batch.partition) else { continue };
@@ -267,9 +270,6 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
                     return Err(Trouble::Halt(again).into());
                 }
             }
-        }
-        if self.existing.len() > KNOWN {
-            self.existing.clear();
         }
         self.existing.extend(existing.iter().cloned());
         let is_known = |one: &AggregateRef| self.existing.contains(one) || planted(Mutant::AnyIssuerExists);

@@ -33,7 +33,7 @@ const ROLES: [Role; 5] = [Role::Worker, Role::Relayer, Role::Policies, Role::Pro
 
 /// Small batches and frequent snapshots and purges, so that a short run meets all of them.
 const LIMITS: WorkerLimits =
-    WorkerLimits { batch: 5, messages: 4, cached: 4, snapshot_every: 3, purge_every: 2 };
+    WorkerLimits { batch: 5, messages: 4, cached: 4, known: 2, snapshot_every: 3, purge_every: 2 };
 
 /// What a run came to.
 #[derive(Debug, PartialEq, Eq)]

@@ -434,3 +434,30 @@ fn a_partition_with_much_to_do_starves_nobody() {
     stage.world.run_until(|| !outcomes(&stage, 2).is_empty(), STEPS).unwrap();
     assert!(outcomes(&stage, 1).len() < 10, "{} before it", outcomes(&stage, 1).len());
 }
+
+#[test]
+fn an_aggregate_that_exists_still_exists_when_the_memory_of_it_is_full() {
+    // given a worker that remembers next to nothing, and senders that it has asked for before
+    let stage = Stage::new(15);
+    let limits = WorkerLimits { known: 1, ..WorkerLimits::default() };
+    let _worker = stage.worker("worker", limits);
+    let (receiver, senders) = (stage.id_in(0), [stage.id_in(1), stage.id_in(1), stage.id_in(1)]);
+    for account in [receiver, senders[0], senders[1], senders[2]] {
+        let partition = u16::from(account != receiver);
+        let open = Command::Open { account, balance: 0 };
+        queue_in(&stage, partition, &[stage.envelope(&open).encode().unwrap()]);
+    }
+    stage.world.run_until(|| outcomes(&stage, 1).len() == 3, STEPS).unwrap();
+
+    // when each of them is referred to again and again, also when it is remembered and the memory is full
+    let [first, second, third] = senders;
+    let order = [first, second, second, third, third, first, first, second, second];
+    for (sent, from) in (1..).zip(order) {
+        let receive = Command::Receive { account: receiver, from, amount: 1 };
+        queue_in(&stage, 0, &[stage.envelope(&receive).encode().unwrap()]);
+        stage.world.run_until(|| outcomes(&stage, 0).len() == 1 + sent, STEPS).unwrap();
+    }
+
+    // then
+    assert_eq!(outcomes(&stage, 0)[1..], ["Received"; 9]);
+}
