@@ -188,10 +188,14 @@ fn outcome(record: &Record, entry: &Entry<Financing>) -> RowChange {
     match entry {
         Entry::Fact(_) => row.text("state", state::APPLIED),
         Entry::Unchanged { .. } => row.text("state", state::UNCHANGED),
-        Entry::Refused { refusal, .. } => row
-            .text("state", state::REFUSED)
-            .text("reason", refusal.code())
-            .text("message", refusal.to_string()),
+        Entry::Refused { refusal, .. } => {
+            let row = row.text("state", state::REFUSED).text("reason", refusal.code());
+            // In the words that the client was told, which another release may choose otherwise.
+            match record.refusal_reason() {
+                Ok(Some(told)) => row.text("message", told.message),
+                Ok(None) | Err(_) => row.text("message", refusal.to_string()),
+            }
+        }
         Entry::Dead => {
             let row = row.text("state", state::DEAD);
             // The record was decoded before, so this cannot fail; a row without a reason would still be true.
