@@ -110,11 +110,14 @@ async fn tells_every_outcome(platform: &Platform, audit: &Audit) {
 fn was_harmed(cluster: &Cluster) {
     let takeovers: u64 = cluster.epochs().values().sum();
     println!("partitions were taken over {takeovers} times by workers");
+    let mut fenced = 0;
     for kind in Kind::OWNERS {
         let (rounds, refusals) = (cluster.rounds(kind), cluster.logged(kind, kind.refusal()));
         println!("{}: leases changed hands in {rounds} rounds, {refusals} refusals", kind.name());
         assert!(rounds > u64::try_from(KILLS).unwrap(), "owners were replaced");
+        fenced += refusals;
     }
+    assert!(fenced > 0, "somebody came back who had been replaced, and was refused");
 }
 
 /// `financing verify` finds nothing wrong in what they leave behind.
