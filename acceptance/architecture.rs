@@ -19,7 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const CRATES: &[(&str, &[&str])] = &[
     ("domain", &["eventsourcing", "serde", "serde_json", "thiserror", "uuid"]),
     ("readmodel", &["domain", "eventsourcing", "uuid"]),
-    ("verify", &["async-nats", "futures-util", "serde", "serde_json", "sqlx", "thiserror", "uuid"]),
+    ("verify", &["async-nats", "futures-util", "serde", "serde_json", "sqlx", "thiserror", "tokio", "uuid"]),
     (
         "eventsourcing",
         &["futures-util", "serde", "serde_json", "sha2", "thiserror", "tokio", "tracing", "uuid"],

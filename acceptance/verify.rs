@@ -1,7 +1,8 @@
 //! `financing verify`: of a platform that works, that has stopped, of a copy, and of one that somebody has changed by hand.
 
+use std::fs::File;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Row as _};
@@ -173,6 +174,80 @@ async fn a_balance_that_somebody_changed_by_hand_is_found_and_its_row_named() {
     );
 }
 
+/// One thing is wrong with a settled platform that somebody has changed so, and this is said of it.
+async fn changed(sql: &'static str, says: &[&str]) {
+    let home = stopped().await;
+    let mut log = open(&home.data().join("platform.db")).await;
+    log.execute(sql).await.unwrap();
+    log.close().await.unwrap();
+    let output = home.verify().output().await;
+    let complained = words(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{complained}");
+    assert!(says.iter().all(|says| complained.contains(says)), "{complained}");
+}
+
+#[tokio::test]
+async fn a_queue_that_was_emptied_is_found_before_a_worker_halts_at_it() {
+    changed("DELETE FROM queue", &["the first is I2", "is missing", "`financing queue adopt`"]).await;
+}
+
+#[tokio::test]
+async fn a_queue_of_another_time_is_named_once() {
+    changed(
+        "UPDATE meta SET value = value + 1 WHERE key = 'created_at'",
+        &["error: 1 breaches; the first is I2", "created anew", "`financing queue adopt`"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_bus_of_which_nobody_knows_the_end_is_found() {
+    changed("DELETE FROM relayed WHERE partition = 3", &["the first is I5", "partition 3"]).await;
+    changed(
+        "UPDATE relayed SET record_id = NULL WHERE partition = (SELECT min(partition) FROM relayed WHERE sequence > 0)",
+        &["the first is I5", "with which record"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_found_is_said_by_the_exit_code_though_nothing_can_be_printed() {
+    // given
+    let home = stopped().await;
+    let unprintable = || {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let data = home.data();
+        let verify = Command::new(env!("CARGO_BIN_EXE_financing"))
+            .env_clear()
+            .args(["verify", "--data-dir"])
+            .arg(data)
+            .stdout(full)
+            .output()
+            .unwrap();
+        (verify.status.code(), words(&verify.stderr))
+    };
+
+    // when
+    let (code, complained) = unprintable();
+
+    // then
+    assert_eq!(code, Some(74), "{complained}");
+    assert!(
+        complained.contains("nothing is wrong") && complained.contains("standard output"),
+        "{complained}"
+    );
+
+    // when
+    let mut models = open(&home.data().join("readmodels.db")).await;
+    models.execute("UPDATE investors SET available = available + 1").await.unwrap();
+    models.close().await.unwrap();
+    let (code, complained) = unprintable();
+
+    // then
+    assert_eq!(code, Some(1), "{complained}");
+    assert!(complained.contains("the first is I6") && complained.contains("standard output"), "{complained}");
+}
+
 #[tokio::test]
 async fn what_cannot_be_opened_is_no_breach_and_a_wrong_call_is_neither() {
     // given
@@ -185,6 +260,7 @@ async fn what_cannot_be_opened_is_no_breach_and_a_wrong_call_is_neither() {
     for (program, code, says) in [
         (of_directory(empty.path()), 74, "platform.db"),
         (verify().flags(&[url, other, "--nats-url=nats://127.0.0.1:1"]), 74, ""),
+        (verify().flags(&[url, other, "--nats-url=nats://me:hidden@127.0.0.1:1"]), 74, ""),
         (verify().flags(&[url]), 64, "--query-database-url"),
         (verify().flags(&[other]), 64, "--command-database-url"),
         (of_directory(empty.path()).flags(&[url]), 64, "--data-dir"),

@@ -50,6 +50,9 @@ fn plant() -> Result<(), String> {
     plant_everywhere(mutant).map_err(|other| format!("{MUTANT}: {} is planted already", other.name()))
 }
 
+/// The exit code of a client that could not even begin, which may be no answer of its own: `EX_IOERR`.
+const NOT_STARTED: u8 = 74;
+
 /// Runs a client, and prints what it comes back with.
 pub fn print<E: Display>(
     body: impl Future<Output = Result<String, E>>,
@@ -61,12 +64,13 @@ pub fn print<E: Display>(
             Err(error) => fail(&error, 1),
         },
         Ok(Err(error)) => fail(&error, exit_code(&error)),
-        Err(error) => fail(&error, 1),
+        Err(error) => fail(&format_args!("cannot start threads: {error}"), NOT_STARTED),
     }
 }
 
 fn fail(error: &impl Display, code: u8) -> ExitCode {
-    eprintln!("error: {error}");
+    // Where nobody can be told, the exit code still says it.
+    let _told = writeln!(std::io::stderr(), "error: {error}");
     ExitCode::from(code)
 }
 

@@ -22,7 +22,7 @@ const NAME: &str = "financing verify";
 const BREACHED: u8 = 1;
 /// The exit code of a program that was called wrongly: `EX_USAGE`.
 const USAGE: u8 = 64;
-/// The exit code where something could not be looked at: `EX_IOERR`.
+/// The exit code where something could not be looked at, or what was found not be said: `EX_IOERR`.
 const UNREADABLE: u8 = 74;
 
 /// The embedded platform's directory, where nothing is named.
@@ -35,7 +35,7 @@ const DATA_DIR: &str = "./data";
                   sequences, the bus, the read models. Nothing is changed.\n\nWithout a database it is the embedded platform \
                   in --data-dir; with both databases it is the distributed one, with its streams on NATS.\n\nExits with 0 when \
                   nothing is wrong; with 1 when something is, and names the first record; with 64 when it was called wrongly; \
-                  with 74 when something cannot be opened or read."
+                  with 74 when something cannot be opened or read, or the report cannot be printed."
 )]
 pub struct VerifyArguments {
     /// The directory of the embedded platform [default: ./data]
@@ -93,14 +93,16 @@ pub async fn run(arguments: VerifyArguments) -> Result<String, ClientError> {
     } else {
         text(&report)
     };
-    match report.breaches.first() {
-        None => Ok(text),
-        Some(first) => {
-            let message = format!("{} breaches; the first is {first}", report.breached);
-            std::io::stdout()
-                .write_all(text.as_bytes())
-                .map_err(|error| ended(UNREADABLE)(error.to_string()))?;
-            Err(ended(BREACHED)(message))
+    let mut output = std::io::stdout();
+    let printed = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+    let unprinted = printed.err().map(|error| format!("standard output: {error}"));
+    match (report.breaches.first(), unprinted) {
+        (None, None) => Ok(String::new()),
+        (None, Some(unprinted)) => Err(ended(UNREADABLE)(format!("nothing is wrong, but {unprinted}"))),
+        // Whatever becomes of the report: that something is wrong must not be lost.
+        (Some(first), unprinted) => {
+            let unprinted = unprinted.map(|unprinted| format!("; {unprinted}")).unwrap_or_default();
+            Err(ended(BREACHED)(format!("{} breaches; the first is {first}{unprinted}", report.breached)))
         }
     }
 }
@@ -154,6 +156,9 @@ fn text(report: &Report) -> String {
         );
     }
     line("bus", format!("{} messages", counts.messages));
+    for note in &report.notes {
+        line("", note.clone());
+    }
     line("read models", format!("{} rows", counts.rows));
     line("snapshots", counts.snapshots.to_string());
     line("open sagas", report.open_sagas.to_string());

@@ -59,6 +59,7 @@ pub struct Audit {
     pub(crate) counts: Counts,
     pub(crate) outcomes: Outcomes,
     pub(crate) dead: Vec<DeadLetter>,
+    pub(crate) bus_in_the_log: bool,
 }
 
 impl Audit {
@@ -86,6 +87,7 @@ impl Audit {
         self.counts = Counts::default();
         self.outcomes = Outcomes::default();
         self.dead.clear();
+        self.bus_in_the_log = false;
     }
 
     fn lane(&mut self, partition: u16) -> Option<&mut Lane> {
@@ -127,6 +129,12 @@ impl Audit {
         let position = Position { partition, sequence };
         let about = About::Position(position, Kind::Unknown, Uuid::nil());
         self.breaches.add(Tier::Derived, Invariant::I5, about, what.to_owned());
+    }
+
+    /// The bus is the log up to a position of each partition: [`relayed`](Self::relayed) must be said of every one, with the
+    /// record's id.
+    pub const fn bus_is_in_the_log(&mut self) {
+        self.bus_in_the_log = true;
     }
 
     /// Where a partition's bus ends: its last sequence, and that record's id where it is known. With or before the log it is
@@ -273,10 +281,46 @@ impl Audit {
         }
     }
 
+    /// What a partition's row remembers of the queue beside the position: when it was created, in microseconds since the
+    /// Unix epoch, and the first command of the message at the position. Where it is not said it is not checked.
+    pub fn remembers(&mut self, partition: u16, created_at: u64, first_command: Uuid) {
+        if let Some(lane) = self.lane(partition) {
+            lane.remembered = Some((created_at, first_command));
+        }
+    }
+
+    /// When the queue was created that is looked at; `None`: there is none. Where it is not said, the queue is taken for
+    /// the one that was worked off.
+    pub fn queue(&mut self, created_at: Option<u64>) {
+        self.commands.created_at = created_at.into();
+    }
+
+    /// The queue positions that were taken in, each with the first command of the message there: what whoever can looks for,
+    /// to say what [`stands`](Self::stands) there.
+    #[must_use]
+    pub fn positions(&self) -> Vec<(u16, (u64, u32), Uuid)> {
+        let position = |(partition, lane): (u16, &Lane)| {
+            let (_, first) = lane.remembered?;
+            Some((partition, lane.row?.position?, first))
+        };
+        (0..).zip(&self.lanes).filter_map(position).collect()
+    }
+
+    /// The first command of the message at a partition's position, for whoever looked after the log was read; `None`:
+    /// there is no such message. Else the message must be among those that are [`queued`](Self::queued).
+    pub fn stands(&mut self, partition: u16, first_command: Option<Uuid>) {
+        if let Some(lane) = self.lane(partition) {
+            lane.stands = first_command.into();
+        }
+    }
+
     /// A command that the queue holds, whether or not it has an outcome already.
     pub fn queued(&mut self, command_id: Uuid, partition: u16, message: u64, index: u32) {
         self.commands.in_queue = self.commands.in_queue.saturating_add(1);
         let queued = Queued { partition, message, index };
+        if index == 0 {
+            self.commands.firsts.insert((partition, message), command_id);
+        }
         let first = self.commands.queued.entry(command_id).or_insert(queued);
         // The earliest that is there: a repeat behind it says nothing.
         if (message, index) < (first.message, first.index) {

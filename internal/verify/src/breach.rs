@@ -84,20 +84,22 @@ pub(crate) enum Tier {
     Log,
     /// A record that must not follow those before it.
     Rule,
+    /// The queue is not the one that was worked off.
+    Queue,
     /// Something is missing at the end.
     End,
     /// What is derived from the log differs from it.
     Derived,
 }
 
-const TIERS: [Tier; 4] = [Tier::Log, Tier::Rule, Tier::End, Tier::Derived];
+const TIERS: [Tier; 5] = [Tier::Log, Tier::Rule, Tier::Queue, Tier::End, Tier::Derived];
 
-/// As many are kept of each tier.
+/// As many are kept of each tier: the earliest.
 const KEPT: usize = 100;
 
 #[derive(Debug, Default)]
 pub(crate) struct Breaches {
-    kept: [Vec<(u64, Breach)>; 4],
+    kept: [Vec<(u64, Breach)>; TIERS.len()],
     pub(crate) count: u64,
 }
 
@@ -126,12 +128,8 @@ impl Breaches {
     #[cold]
     pub(crate) fn add(&mut self, tier: Tier, invariant: Invariant, about: impl Into<About>, what: String) {
         self.count = self.count.saturating_add(1);
-        let kept = &mut self.kept[tier as usize];
-        if kept.len() >= KEPT {
-            return;
-        }
         let breach = Breach { invariant, position: None, record_id: None, aggregate: None, what };
-        kept.push(match about.into() {
+        let found = match about.into() {
             About::Record(place) => (
                 place.recorded_at,
                 Breach {
@@ -146,7 +144,17 @@ impl Breaches {
             }
             About::Aggregate(kind, id) => (u64::MAX, Breach { aggregate: Some((kind, id)), ..breach }),
             About::Nothing => (u64::MAX, breach),
-        });
+        };
+        let kept = &mut self.kept[tier as usize];
+        if kept.len() >= KEPT {
+            // The latest makes room, and of one moment the one that was found last.
+            let latest = kept.iter().enumerate().max_by_key(|(_, kept)| order(kept)).map(|(index, _)| index);
+            match latest.filter(|index| order(&found) < order(&kept[*index])) {
+                Some(index) => kept.remove(index),
+                None => return,
+            };
+        }
+        kept.push(found);
     }
 
     /// A rule that this record breaks.
@@ -160,10 +168,15 @@ impl Breaches {
         let mut all = Vec::new();
         for tier in TIERS {
             let mut kept = std::mem::take(&mut self.kept[tier as usize]);
-            kept.sort_by_key(|(at, breach)| (*at, breach.position));
+            kept.sort_by_key(order);
             all.extend(kept.into_iter().map(|(_, breach)| breach));
         }
         all.truncate(KEPT);
         all
     }
+}
+
+/// When it showed, and where.
+const fn order((at, breach): &(u64, Breach)) -> (u64, Option<Position>) {
+    (*at, breach.position)
 }

@@ -8,7 +8,7 @@ use crate::audit::Expect;
 use crate::breach::{About, Breaches, Invariant, Tier};
 use crate::facts::Verdict;
 use crate::hash::{Map, digest};
-use crate::lane::Lane;
+use crate::lane::{Lane, Seen};
 use crate::record::{Kind, Place, Position};
 use crate::saga::Ending;
 
@@ -35,10 +35,17 @@ pub(crate) struct Queued {
     pub(crate) index: u32,
 }
 
+/// What a person does about a queue that is not the one that is remembered.
+const ADOPT: &str = "`financing queue adopt` accepts what is there";
+
 #[derive(Debug, Default)]
 pub(crate) struct Commands {
     pub(crate) done: Map<Uuid, Done>,
     pub(crate) queued: Map<Uuid, Queued>,
+    /// The first command of each message, by partition and message.
+    pub(crate) firsts: Map<(u16, u64), Uuid>,
+    /// When the queue was created that was looked at.
+    pub(crate) created_at: Seen<u64>,
     /// Queued commands, however often.
     pub(crate) in_queue: u64,
     pub(crate) inbox: u64,
@@ -48,6 +55,8 @@ impl Commands {
     pub(crate) fn clear(&mut self) {
         self.done.clear();
         self.queued.clear();
+        self.firsts.clear();
+        self.created_at = Seen::NobodyLooked;
         (self.in_queue, self.inbox) = (0, 0);
     }
 
@@ -114,6 +123,51 @@ impl Commands {
         }
     }
 
+    /// Whether the queue that was looked at is another than the one that a partition was worked off from.
+    pub(crate) fn is_another(&self, lane: &Lane) -> bool {
+        match (lane.remembered, self.created_at) {
+            (Some((remembered, _)), Seen::This(found)) => found != remembered,
+            (Some(_), Seen::Nothing) => true,
+            (None, _) | (_, Seen::NobodyLooked) => false,
+        }
+    }
+
+    /// Every worker proves the queue before it goes on: that must succeed.
+    pub(crate) fn proof(&self, lanes: &[Lane], breaches: &mut Breaches) {
+        let others = lanes.iter().filter(|lane| self.is_another(lane)).count();
+        if others > 0 {
+            let is = if self.created_at == Seen::Nothing { "missing" } else { "created anew" };
+            let what = format!(
+                "the queue is not the one that was worked off: it is {is}, and {others} partitions remember another. \
+                 Commands may be missing from it. {ADOPT}"
+            );
+            breaches.add(Tier::Queue, Invariant::I2, About::Nothing, what);
+            return;
+        }
+        if self.created_at == Seen::NobodyLooked {
+            return;
+        }
+        for (partition, lane) in (0..).zip(lanes) {
+            let (Some((_, first)), Some((message, _))) =
+                (lane.remembered, lane.row.and_then(|row| row.position))
+            else {
+                continue;
+            };
+            let among = || self.firsts.get(&(partition, message)).copied().into();
+            let stands = if lane.stands == Seen::NobodyLooked { among() } else { lane.stands };
+            let is = match stands {
+                Seen::This(found) if found == first => continue,
+                Seen::This(found) => format!("begins with command {found}, and {first} was worked off"),
+                Seen::Nothing | Seen::NobodyLooked => "is missing".to_owned(),
+            };
+            let what = format!(
+                "the queue is not the one that was worked off: message {message} of partition {partition} {is}. \
+                 Commands may be missing from it. {ADOPT}"
+            );
+            breaches.add(Tier::Queue, Invariant::I2, About::Nothing, what);
+        }
+    }
+
     /// What must be so at the end.
     pub(crate) fn end(&self, expect: &Expect<'_>, lanes: &[Lane], breaches: &mut Breaches) {
         for (command_id, done) in &self.done {
@@ -124,7 +178,9 @@ impl Commands {
             }
         }
         for (command_id, queued) in &self.queued {
-            let position = lanes.get(usize::from(queued.partition)).and_then(|lane| lane.row?.position);
+            // (The numbers of another queue say nothing about this one.)
+            let lane = lanes.get(usize::from(queued.partition)).filter(|lane| !self.is_another(lane));
+            let position = lane.and_then(|lane| lane.row?.position);
             let passed =
                 position.is_some_and(|(message, index)| (queued.message, queued.index) <= (message, index));
             if passed && !self.done.contains_key(command_id) {

@@ -19,6 +19,8 @@ pub(crate) enum Rejection {
     BidBelowAskingPrice,
     CurrencyMismatch,
     SelfFinancing,
+    /// (A ProcessBid is refused for it: no bid is rejected by an invoice that there is not.)
+    #[serde(skip)]
     InvoiceNotFound,
     /// Something that no bid may be refused for.
     #[serde(skip)]

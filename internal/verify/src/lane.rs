@@ -18,6 +18,21 @@ struct Run {
     opens_an_account: bool,
 }
 
+/// What somebody who looked has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Seen<T> {
+    #[default]
+    NobodyLooked,
+    Nothing,
+    This(T),
+}
+
+impl<T> From<Option<T>> for Seen<T> {
+    fn from(found: Option<T>) -> Self {
+        found.map_or(Self::Nothing, Self::This)
+    }
+}
+
 /// What is known of a partition.
 #[derive(Debug, Default)]
 pub(crate) struct Lane {
@@ -35,6 +50,10 @@ pub(crate) struct Lane {
     pub(crate) messages: Vec<(u64, u64)>,
     /// Epoch, head and queue position of the partition's row.
     pub(crate) row: Option<PartitionRow>,
+    /// What else the row remembers of the queue: when it was created, and the first command of the message there.
+    pub(crate) remembered: Option<(u64, Uuid)>,
+    /// Of whoever looked there after the log was read: the first command of the message that stands there now.
+    pub(crate) stands: Seen<Uuid>,
     /// How far the policies have come.
     pub(crate) reacted: u64,
 }

@@ -9,7 +9,8 @@
 //! - [`Audit`]: takes everything in, one piece at a time, and reports; no I/O
 //! - `fold`: what the facts come to, and the rules between them
 //! - `saga`: causes and effects
-//! - `lane`, `commands`: sequences, runs, outcomes, the inbox
+//! - `lane`, `commands`: sequences, runs, outcomes, the inbox, the queue
+//! - `bus`: how far it is, and whoever reads it
 //! - `readmodels`, `snapshot`: what is derived
 //! - `facts`, `money`, `record`: the stored formats
 //! - [`Breach`], [`Report`]: what is said in the end
@@ -17,6 +18,7 @@
 
 mod audit;
 mod breach;
+mod bus;
 mod commands;
 mod ending;
 mod facts;

@@ -92,6 +92,8 @@ pub struct Counts {
     pub money: BTreeMap<Currency, Totals>,
     /// Messages of the bus.
     pub messages: u64,
+    /// Messages that the bus has lost after somebody read them: the relayer puts them back, from the log.
+    pub behind: u64,
     /// Rows of the read models.
     pub rows: u64,
     /// Snapshots.
@@ -139,6 +141,8 @@ pub struct Report {
     pub dead_letters: u64,
     /// The first hundred of them, in the order of the log.
     pub dead: Vec<DeadLetter>,
+    /// What is not as usual, and heals by itself.
+    pub notes: Vec<String>,
     /// How many breaches were found.
     pub breached: u64,
     /// The first hundred of them; the first is the earliest cause that is known.

@@ -8,15 +8,17 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::fold::Fold;
 use crate::fold::invoice::Status;
+use crate::fold::{Fold, Part};
 use crate::hash::digest_of;
 use crate::money::{Amount, Money};
 use crate::record::Kind;
 
 #[derive(Debug, Deserialize)]
 struct Reservation {
+    invoice_id: Uuid,
     left: Amount,
+    part: Part,
 }
 
 #[derive(Debug, Deserialize)]
@@ -116,7 +118,12 @@ fn investor(fold: &Fold, id: Uuid, data: &str) -> serde_json::Result<bool> {
     let money = |minor| Money { minor, currency: investor.currency };
     let reserved: i64 = account.reservations.values().map(|reservation| reservation.left.0.minor).sum();
     let each = account.reservations.iter().all(|(bid, reservation)| {
-        fold.bids.get(bid).is_some_and(|bid| bid.investor == id && bid.left == reservation.left.0.minor)
+        fold.bids.get(bid).is_some_and(|bid| {
+            bid.investor == id
+                && bid.invoice == reservation.invoice_id
+                && bid.left == reservation.left.0.minor
+                && bid.part == reservation.part
+        })
     });
     Ok(each
         && investor.name == digest_of(&account.name)

@@ -22,6 +22,8 @@ pub(crate) struct Issuer {
     pub(crate) shown: bool,
     pub(crate) row_seen: bool,
     pub(crate) at: (u16, u64),
+    /// When it was created.
+    pub(crate) since: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,7 +140,7 @@ impl Fold {
         at.version(&mut issuer.version);
         issuer.name = digest_of(&fact.name);
         issuer.shown |= at.shown;
-        issuer.at = at.at();
+        (issuer.at, issuer.since) = (at.at(), at.place.recorded_at);
         Links::FIRST
     }
 
@@ -218,6 +220,7 @@ impl Fold {
             }
             None => Some(Rejection::InvoiceNotFound),
         };
+        // (Which no fact can say: a command that finds no invoice is refused.)
         if due != Some(reason) {
             let due = due.map_or("it has to win, or has won", Rejection::code);
             at.breach(

@@ -13,6 +13,7 @@ pub(crate) mod investor;
 pub(crate) mod invoice;
 pub(crate) mod refusal;
 
+use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::breach::{Breaches, Invariant, Tier};
@@ -26,13 +27,16 @@ use investor::{Investor, Settlement};
 use invoice::{Invoice, Issuer};
 
 /// Which part of a bid is still reserved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) enum Part {
     #[default]
+    #[serde(skip)]
     Nothing,
     Everything,
     AskingPrice,
     Excess,
+    #[serde(skip)]
     Closed,
 }
 

@@ -12,6 +12,7 @@ use crate::facts::{
 };
 use crate::hash::digest_of;
 use crate::money::Money;
+use crate::record::Place;
 use crate::saga::{Links, Policy, Step, Wanted};
 
 use super::invoice::Status;
@@ -60,7 +61,7 @@ impl Fold {
                 format!("the refusal of {method} for {target} says something else of itself"),
             );
         }
-        let due = self.due(&refused.command);
+        let due = self.due(&at.place, &refused.command);
         if !due.allows_refusal(&refused.reason) {
             at.breach(
                 Invariant::I3,
@@ -91,7 +92,7 @@ impl Fold {
                 format!("what left {method} for {target} unchanged says something else of itself"),
             );
         }
-        let due = self.due(&unchanged.command);
+        let due = self.due(&at.place, &unchanged.command);
         if due != Due::Unchanged {
             at.breach(Invariant::I3, format!("{method} changes nothing, and {}", due.words()));
         }
@@ -132,7 +133,7 @@ impl Fold {
     }
 
     /// How a command has to end, as things stand.
-    fn due(&self, command: &Command<'_>) -> Due {
+    fn due(&self, place: &Place, command: &Command<'_>) -> Due {
         match command {
             Command::Issuer(IssuerCommand::CreateIssuer(command)) => self.create_issuer(command),
             Command::Investor(command) => match command {
@@ -142,7 +143,7 @@ impl Fold {
                 InvestorCommand::ReleaseFunds(_) | InvestorCommand::CommitFunds(_) => Due::Facts,
             },
             Command::Invoice(command) => match command {
-                InvoiceCommand::SellInvoice(sale) => self.sell_invoice(sale),
+                InvoiceCommand::SellInvoice(sale) => self.sell_invoice(place, sale),
                 InvoiceCommand::ProcessBid(bid) => self.process_bid(bid),
                 InvoiceCommand::ApproveFinancing(command) | InvoiceCommand::ReverseFinancing(command) => {
                     let invoice = self.invoices.get(&command.invoice_id);
@@ -195,12 +196,19 @@ impl Fold {
         }
     }
 
-    fn sell_invoice(&self, sale: &Sale) -> Due {
+    fn sell_invoice(&self, place: &Place, sale: &Sale) -> Due {
+        let here = self.partition_of(sale.issuer_id) == place.position.partition;
         match self.invoices.get(&sale.invoice_id) {
             Some(invoice) if invoice.issuer == sale.issuer_id && invoice.asking == sale.asking_price.0 => {
                 Due::Unchanged
             }
             Some(_) => Due::Refused("INVOICE_ALREADY_SOLD"),
+            None if here => match self.issuers.get(&sale.issuer_id) {
+                None => Due::Refused("ISSUER_NOT_FOUND"),
+                // A batch is decided before any of it is in the log, and recorded at one moment.
+                Some(issuer) if issuer.since == place.recorded_at => Due::Either("ISSUER_NOT_FOUND"),
+                Some(_) => Due::Facts,
+            },
             None => Due::Either("ISSUER_NOT_FOUND"),
         }
     }

@@ -31,22 +31,32 @@ struct Envelope {
     command: Box<RawValue>,
 }
 
-/// Takes in every command of a message.
-pub(super) fn take_in(audit: &mut Audit, partition: u16, message: u64, payload: &[u8]) {
-    let unreadable = |index: usize, raw: &[u8]| {
+/// The ids of all commands of a message: at least one.
+fn ids(partition: u16, message: u64, payload: &[u8]) -> impl Iterator<Item = (u32, Uuid)> {
+    let unreadable = move |index: u32, raw: &[u8]| {
         let mut name = format!("{partition}/{message}/{index}/").into_bytes();
         name.extend_from_slice(raw);
         Uuid::new_v5(&Uuid::NAMESPACE_OID, &name)
     };
-    let Some(items) =
-        serde_json::from_slice::<Vec<&RawValue>>(payload).ok().filter(|items| !items.is_empty())
-    else {
-        audit.queued(unreadable(0, payload), partition, message, 0);
-        return;
-    };
-    for (index, item) in items.into_iter().enumerate() {
-        let command_id = serde_json::from_str::<Envelope>(item.get())
+    let items = serde_json::from_slice::<Vec<&RawValue>>(payload).unwrap_or_default();
+    let nothing = items.is_empty().then(|| (0, unreadable(0, payload)));
+    let read = move |(index, item): (u32, &RawValue)| {
+        let envelope = serde_json::from_str::<Envelope>(item.get());
+        let id = envelope
             .map_or_else(|_| unreadable(index, item.get().as_bytes()), |envelope| envelope.command_id);
-        audit.queued(command_id, partition, message, u32::try_from(index).unwrap_or(u32::MAX));
+        (index, id)
+    };
+    nothing.into_iter().chain((0..).zip(items).map(read))
+}
+
+/// The first command of a message.
+pub(super) fn first(partition: u16, message: u64, payload: &[u8]) -> Uuid {
+    ids(partition, message, payload).next().map_or(Uuid::nil(), |(_, id)| id)
+}
+
+/// Takes in every command of a message.
+pub(super) fn take_in(audit: &mut Audit, partition: u16, message: u64, payload: &[u8]) {
+    for (index, command_id) in ids(partition, message, payload) {
+        audit.queued(command_id, partition, message, index);
     }
 }

@@ -3,6 +3,7 @@
 //! The rule this module protects: the files are opened to be read and in no other way.
 
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
@@ -31,7 +32,7 @@ pub async fn embedded(directory: &Path) -> Result<Audit, StoreError> {
     let (log_failed, models_failed) = (unreadable(&log_file), unreadable(&models_file));
     let mut log = open(&log_file).await?;
     let mut models = open(&models_file).await?;
-    let partitions = partitions(&mut log).await.map_err(&log_failed)?;
+    let partitions = meta(&mut log, "partitions").await.map_err(&log_failed)?;
     let mut audit = Audit::new(partitions);
     // A transaction sees the file as it is at its first statement.
     models.execute("BEGIN").await.map_err(&models_failed)?;
@@ -61,10 +62,11 @@ async fn open(path: &Path) -> Result<SqliteConnection, StoreError> {
     Ok(connection)
 }
 
-async fn partitions(log: &mut SqliteConnection) -> sqlx::Result<u16> {
-    let row = log.fetch_one("SELECT value FROM meta WHERE key = 'partitions'").await?;
+/// A number that the file says of itself.
+async fn meta<T: FromStr>(log: &mut SqliteConnection, key: &'static str) -> sqlx::Result<T> {
+    let row = log.fetch_one(query("SELECT value FROM meta WHERE key = $1").bind(key)).await?;
     let text: String = row.try_get(0)?;
-    text.parse().map_err(|_| sqlx::Error::Decode(format!("{text:?} is no number of partitions").into()))
+    text.parse().map_err(|_| sqlx::Error::Decode(format!("{key}: {text:?} cannot be").into()))
 }
 
 async fn take_in(log: &mut SqliteConnection, partitions: u16, audit: &mut Audit) -> sqlx::Result<()> {
@@ -79,6 +81,7 @@ async fn take_in(log: &mut SqliteConnection, partitions: u16, audit: &mut Audit)
 
 /// The bus is the log up to a position.
 async fn relayed(log: &mut SqliteConnection, audit: &mut Audit) -> sqlx::Result<()> {
+    audit.bus_is_in_the_log();
     let mut rows = query("SELECT partition, sequence, record_id FROM relayed").fetch(log);
     while let Some(row) = rows.try_next().await? {
         let (partition, sequence) = (number(row.try_get(0)?)?, number(row.try_get(1)?)?);
@@ -87,7 +90,9 @@ async fn relayed(log: &mut SqliteConnection, audit: &mut Audit) -> sqlx::Result<
     Ok(())
 }
 
+/// The queue is as old as the file.
 async fn queue(log: &mut SqliteConnection, audit: &mut Audit) -> sqlx::Result<()> {
+    audit.queue(Some(meta(log, "created_at").await?));
     let mut rows = query("SELECT partition, message, payload FROM queue").fetch(log);
     while let Some(row) = rows.try_next().await? {
         let (partition, message) = (number(row.try_get(0)?)?, number(row.try_get(1)?)?);

@@ -8,9 +8,10 @@
 //! 3. the bus: it has a prefix of the log;
 //! 4. the queue: what has left it since has an outcome in the log;
 //! 5. the log with inbox, partitions' rows and snapshots, in one snapshot;
-//! 6. the ends of the bus again: whatever in the log follows from a record, that record was on the bus before it.
+//! 6. the ends of the bus again: whatever in the log follows from a record, that record was on the bus before it;
+//! 7. the messages at the queue's positions, as the log has them; where one is gone, whether the position moved on.
 //!
-//! The embedded platform has 2 to 6 in one file, and so in one snapshot: it is all one moment. Nothing is written anywhere, and
+//! The embedded platform has 2 to 7 in one file, and so in one snapshot: it is all one moment. Nothing is written anywhere, and
 //! nobody is locked out; but an open snapshot keeps a database from forgetting what has changed since, so an audit of a large
 //! platform is better made of a copy.
 

@@ -151,17 +151,45 @@ pub(in crate::stores) async fn partitions(
     connection: &mut Connection,
     audit: &mut Audit,
 ) -> sqlx::Result<()> {
-    let mut rows =
-        query("SELECT CAST(partition AS bigint), epoch, head, queue_message, queue_index FROM partitions")
-            .fetch(connection);
+    for (partition, row, remembered) in rows_of_partitions(connection).await? {
+        audit.partition(partition, row);
+        if let Some((created_at, first)) = remembered {
+            audit.remembers(partition, created_at, first);
+        }
+    }
+    Ok(())
+}
+
+/// A partition, its row, and what the row remembers of the queue: when it was created, and the first command of the message
+/// at the position.
+pub(in crate::stores) type Partition = (u16, PartitionRow, Option<(u64, Uuid)>);
+
+/// The partitions' rows, as they are.
+pub(in crate::stores) async fn rows_of_partitions(
+    connection: &mut Connection,
+) -> sqlx::Result<Vec<Partition>> {
+    let mut rows = query(
+        "SELECT CAST(partition AS bigint), epoch, head, queue_message, queue_index, queue_created_at, queue_first \
+         FROM partitions",
+    )
+    .fetch(connection);
+    let mut found = Vec::new();
     while let Some(row) = rows.try_next().await? {
         let message = row.try_get::<Option<i64>, _>(3)?.map(unsigned).transpose()?;
         let index = row.try_get::<Option<i64>, _>(4)?.map(unsigned).transpose()?;
-        let found =
-            PartitionRow { epoch: counter(&row, 1)?, head: counter(&row, 2)?, position: message.zip(index) };
-        audit.partition(partition(&row, 0)?, found);
+        let created_at = row.try_get::<Option<i64>, _>(5)?.map(unsigned).transpose()?;
+        let first = row.try_get::<Option<Uuid>, _>(6)?;
+        let (position, remembered) = (message.zip(index), created_at.zip(first));
+        let partition = partition(&row, 0)?;
+        let parts = [message.is_some(), index.is_some(), created_at.is_some(), first.is_some()];
+        if parts.contains(&true) && parts.contains(&false) {
+            let what = format!("partition {partition} has only a part of a queue position");
+            return Err(sqlx::Error::Decode(what.into()));
+        }
+        let row = PartitionRow { epoch: counter(&row, 1)?, head: counter(&row, 2)?, position };
+        found.push((partition, row, remembered));
     }
-    Ok(())
+    Ok(found)
 }
 
 /// The rows of the read models.

@@ -16,10 +16,12 @@ mod derived;
 mod forms;
 mod money;
 mod outcomes;
+mod queue;
+mod relayed;
 mod saga;
 mod sequences;
 
-use history::stored::{Owned, Stored};
+use history::stored::{Owned, Queue, Stored};
 use history::world::World;
 use uuid::Uuid;
 use verify::{Breach, Invariant};

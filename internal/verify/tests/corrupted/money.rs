@@ -2,7 +2,7 @@
 
 use verify::Invariant::{Form, I1, I3};
 
-use super::{ADA, Stored, WINS, changed, clean, found, found_at};
+use super::{ADA, APPROVED, REVERSED, Stored, WINS, changed, clean, found, found_at};
 use crate::history::world::euros;
 
 fn excess(stored: &Stored) -> usize {
@@ -140,4 +140,27 @@ fn a_snapshot_has_another_balance_than_the_facts() {
     // Of a schema that nobody knows, it is ignored.
     stored.snapshots[0].3 = 2;
     assert!(stored.audit().is_clean());
+}
+
+#[test]
+fn a_snapshot_has_another_reservation_than_the_facts() {
+    let mut stored = clean();
+    let bid = stored.log[stored.saying("BidOnInvoicePlaced", &WINS.to_string())].clone();
+    let state = format!(
+        r#"{{"Registered":{{"name":"Ada","added":{added},"available":{available},"committed":{none},"reservations":{{"{WINS}":{{"invoice_id":"{APPROVED}","left":{left},"part":"EVERYTHING"}}}}}}}}"#,
+        added = euros(1_000_00),
+        available = euros(879_50),
+        left = euros(120_50),
+        none = euros(0),
+    );
+    stored.snapshots.push(("investor".to_owned(), ADA, bid.version.unwrap(), 1, state.clone()));
+    assert!(stored.audit().is_clean(), "{:#?}", stored.audit().breaches);
+    for (before, now) in [
+        (APPROVED.to_string(), REVERSED.to_string()),
+        ("EVERYTHING".to_owned(), "ASKING_PRICE".to_owned()),
+        ("EVERYTHING".to_owned(), "CLOSED".to_owned()),
+    ] {
+        stored.snapshots[0].4 = state.replacen(&before, &now, 1);
+        found_at(&stored, I1, &bid);
+    }
 }

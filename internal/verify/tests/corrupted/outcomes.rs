@@ -2,7 +2,7 @@
 
 use verify::Invariant::{Causality, I2};
 
-use super::{WINS, clean, found, found_at, id};
+use super::{Stored, Uuid, WINS, World, clean, found, found_at, id};
 
 #[test]
 fn a_command_has_an_outcome_in_the_log_and_none_in_the_inbox() {
@@ -116,4 +116,30 @@ fn an_accepted_command_has_vanished() {
     stored.queued.push((id(0x51, 0), 1, 1_000_000, 0));
     stored.settled = false;
     assert!(stored.audit().is_clean());
+}
+
+#[test]
+fn of_too_many_breaches_the_earliest_are_kept_in_whatever_order_they_are_found() {
+    // given: nothing can be read, and one partition is read behind the other
+    let mut world = World::new(2);
+    for number in 0..150 {
+        world.issuer(id(number, 0), "Acme");
+        world.issuer(Uuid::from_u128(number * 2 + 1), "Acme");
+    }
+    let mut stored = Stored::of(2, world.log);
+    for record in &mut stored.log {
+        record.event_type = "IssuerFired".to_owned();
+    }
+    let earliest: Vec<_> = stored.log.iter().take(100).map(|record| Some(record.record_id)).collect();
+
+    // when
+    stored.log.reverse();
+    stored.log.sort_by_key(|record| (record.partition, record.sequence));
+    stored.log.sort_by_key(|record| std::cmp::Reverse(record.partition));
+    let report = stored.audit();
+
+    // then
+    let kept: Vec<_> = report.breaches.iter().map(|breach| breach.record_id).collect();
+    assert_eq!(kept, earliest);
+    assert!(report.breached >= 300);
 }

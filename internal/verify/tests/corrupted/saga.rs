@@ -1,13 +1,13 @@
 //! I3: who wins, what moves, and that every bid ends, once.
 
-use verify::Invariant::{Causality, I1, I2, I3};
+use verify::Invariant::{Causality, Form, I1, I2, I3};
 
 use super::{
-    ACME, APPROVED, BOB, EVE, LATE, LOST, LOW, OWN, Stored, WAITS, WINS, changed, clean, found, found_at, id,
-    rich,
+    ACME, APPROVED, BOB, EVE, LATE, LOST, LOW, ON_SALE, OWN, Stored, WAITS, WINS, changed, clean, found,
+    found_at, id, rich,
 };
 use crate::history::stored::Owned;
-use crate::history::world::euros;
+use crate::history::world::{World, euros};
 
 /// Adds one more command behind everything; answers with its record.
 fn add(stored: &mut Stored, like: usize, change: impl Fn(&mut Owned)) -> Owned {
@@ -344,4 +344,38 @@ fn a_move_names_no_cause() {
         |record| (record.causation_id, record.correlation_id) = (record.command_id, record.command_id),
         Causality,
     );
+}
+
+#[test]
+fn a_bid_is_rejected_for_a_reason_that_only_a_refusal_has() {
+    // The invoice was never sold: that is said by refusing the command, and by no fact.
+    changed(
+        |stored| stored.saying("BidOnInvoiceRejected", "BID_BELOW_ASKING_PRICE"),
+        |record| record.say("BID_BELOW_ASKING_PRICE", "INVOICE_NOT_FOUND"),
+        Form,
+    );
+}
+
+#[test]
+fn a_sale_is_refused_though_the_issuer_was_there_in_a_batch_before() {
+    // given
+    let mut world = World::new(1);
+    world.sell(ON_SALE, ACME, 1_00);
+    world.issuer(ACME, "Acme");
+    let mut stored = Stored::of(1, world.log);
+    assert!(stored.audit().is_clean(), "{:#?}", stored.audit().breaches);
+    let (refused, created) = (stored.find("CommandRefused", 0), stored.find("IssuerCreated", 0));
+    let [first, second] = [refused, created].map(|index| stored.log[index].sequence);
+
+    // when
+    (stored.log[refused].sequence, stored.log[created].sequence) = (second, first);
+    stored.log.swap(refused, created);
+    let stored_of = |log| Stored::of(1, log);
+    let record = stored.log[1].clone();
+
+    // then
+    found_at(&stored_of(stored.log.clone()), I3, &record);
+    // In one batch it could not know yet.
+    stored.log[0].recorded_at = stored.log[1].recorded_at;
+    assert!(stored_of(stored.log).audit().is_clean());
 }

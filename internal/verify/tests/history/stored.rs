@@ -71,6 +71,14 @@ pub(crate) struct Entry {
 /// A snapshot: type, id, version, schema, state.
 pub(crate) type Snapshot = (String, Uuid, u64, u16, String);
 
+/// A queue that somebody looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Queue {
+    NotLookedAt,
+    Missing,
+    CreatedAt(u64),
+}
+
 /// All that a platform has stored.
 #[derive(Debug, Clone)]
 pub(crate) struct Stored {
@@ -81,6 +89,16 @@ pub(crate) struct Stored {
     pub(crate) inbox: Vec<Entry>,
     pub(crate) rows: Vec<PartitionRow>,
     pub(crate) queued: Vec<(Uuid, u16, u64, u32)>,
+    /// Where the bus ended when it was looked at again, where that is not where it ended before.
+    pub(crate) carried: Option<Vec<u64>>,
+    /// Whether the bus is the log up to a position.
+    pub(crate) embedded: bool,
+    /// When the queue was created, where somebody looked.
+    pub(crate) queue: Queue,
+    /// What each partition's row remembers of the queue.
+    pub(crate) remembered: Vec<Option<(u64, Uuid)>>,
+    /// What somebody who looked at the queue again found at a partition's position.
+    pub(crate) stands: Vec<(u16, Option<Uuid>)>,
     pub(crate) policies: Vec<u64>,
     pub(crate) projected: Vec<(u64, Option<Uuid>)>,
     pub(crate) lines: Vec<Line>,
@@ -100,6 +118,11 @@ impl Stored {
             relayed: Vec::new(),
             rows: heads.iter().map(|head| row(*head)).collect(),
             queued: Vec::new(),
+            carried: None,
+            embedded: false,
+            queue: Queue::NotLookedAt,
+            remembered: vec![None; usize::from(partitions)],
+            stands: Vec::new(),
             policies: heads.clone(),
             projected: Vec::new(),
             lines: Vec::new(),
@@ -135,6 +158,17 @@ impl Stored {
         ends.iter().enumerate().map(|(partition, end)| (*end, id(partition, *end))).collect()
     }
 
+    /// Every position is proven: the queue, created at this time, holds the message of each partition's last command.
+    pub(crate) fn prove(&mut self, created_at: u64) {
+        self.queue = Queue::CreatedAt(created_at);
+        for (partition, row) in (0..).zip(&self.rows) {
+            let last = self.log.iter().rfind(|record| record.partition == partition);
+            let (Some((message, index)), Some(last)) = (row.position, last) else { continue };
+            self.remembered[usize::from(partition)] = Some((created_at, last.command_id));
+            self.queued.push((last.command_id, partition, message, index));
+        }
+    }
+
     /// The index of the n-th record (from 0) of this name.
     pub(crate) fn find(&self, event_type: &str, nth: usize) -> usize {
         let mut found = (0..self.log.len()).filter(|index| self.log[*index].event_type == event_type);
@@ -165,9 +199,13 @@ impl Stored {
         for message in &self.bus {
             audit.published(&message.borrow());
         }
+        if self.embedded {
+            audit.bus_is_in_the_log();
+        }
         for (partition, (sequence, record_id)) in (0..).zip(&self.relayed) {
             audit.relayed(Bus::BeforeTheLog, partition, *sequence, *record_id);
-            audit.relayed(Bus::AfterTheLog, partition, *sequence, None);
+            let carried = self.carried.as_ref().map_or(*sequence, |ends| ends[usize::from(partition)]);
+            audit.relayed(Bus::AfterTheLog, partition, carried, None);
         }
         for record in &self.log {
             audit.record(&record.borrow());
@@ -177,6 +215,19 @@ impl Stored {
         }
         for (partition, row) in (0..).zip(&self.rows) {
             audit.partition(partition, *row);
+        }
+        for (partition, remembered) in (0..).zip(&self.remembered) {
+            if let Some((created_at, first)) = remembered {
+                audit.remembers(partition, *created_at, *first);
+            }
+        }
+        match self.queue {
+            Queue::NotLookedAt => {}
+            Queue::Missing => audit.queue(None),
+            Queue::CreatedAt(created_at) => audit.queue(Some(created_at)),
+        }
+        for (partition, first) in &self.stands {
+            audit.stands(*partition, *first);
         }
         for (command_id, partition, message, index) in &self.queued {
             audit.queued(*command_id, *partition, *message, *index);
