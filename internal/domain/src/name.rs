@@ -83,7 +83,9 @@ mod tests {
 
     #[test]
     fn a_name_is_kept_as_it_was_written() {
-        assert_eq!(Name::try_new(" Ada & Söhne ").unwrap().as_str(), " Ada & Söhne ");
+        let name = Name::try_new(" Ada & Söhne ").unwrap();
+        assert_eq!(name.as_str(), " Ada & Söhne ");
+        assert_eq!(name.to_string(), " Ada & Söhne ");
     }
 
     #[test]

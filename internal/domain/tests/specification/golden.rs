@@ -64,6 +64,7 @@ fn every_sample_of_a_current_schema_reads_and_is_written_again_as_it_was() {
     for (event_type, schema, sample) in CURRENT {
         let event = Event::decode(event_type, *schema, sample).unwrap();
         assert_eq!(event.name_and_schema(), (*event_type, *schema));
+        assert_eq!(event.event_type(), *event_type);
         assert_eq!(event.encode().unwrap().data, sample.trim_end());
         assert_eq!(sample_of(&event), *sample);
     }

@@ -6,7 +6,7 @@ use domain::investor::{
 };
 use domain::money::Amount;
 use domain::refusal::Refusal;
-use domain::reservation::{Move, ReleaseKind};
+use domain::reservation::{Move, ReleaseKind, Reservation};
 use eventsourcing::model::Aggregate;
 use eventsourcing::testkit::scenario::Scenario;
 use uuid::Uuid;
@@ -135,6 +135,15 @@ mod releasing_a_lost_bid {
             .then([released(BID, ReleaseKind::Release, eur(300), money(0))]);
         assert_eq!(balances(&investor), [1_000, 0, 0]);
         assert_eq!(investor.account().unwrap().reservation(BID), None);
+    }
+
+    #[test]
+    fn the_other_bids_stay_reserved() {
+        let investor = given([placed(BID, eur(300)), placed(OTHER_BID, eur(200))])
+            .when(release(BID, ReleaseKind::Release, eur(300)))
+            .then([released(BID, ReleaseKind::Release, eur(300), money(0))]);
+        let left = investor.account().unwrap().reservation(OTHER_BID).map(Reservation::left);
+        assert_eq!(left, Some(eur(200)));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! - `issuer`, `investor`, `invoice`: every rule and every refusal of each aggregate
 //! - `policies`: what follows from what
 //! - `saga`: the aggregates and the policies together, driven by hand and by chance
+//! - `context`: the aggregates as one bounded context
 //! - `reproducers`: what the reference implementation gets wrong
 //! - `golden`: every fact ever written can be read
 //! - `registering`: what the Registering context sends over the bus
@@ -10,6 +11,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop")]
 
+mod context;
 mod golden;
 mod golden_commands;
 mod investor;

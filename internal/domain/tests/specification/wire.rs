@@ -26,6 +26,7 @@ mod money_on_the_wire {
         assert_eq!(amount, eur(10_050));
         assert_eq!(amount.to_wire(), ("EUR", 100, 500_000_000));
         assert_eq!(amount.to_string(), "100.50 EUR");
+        assert_eq!(amount.minor(), 10_050);
     }
 
     #[test]
@@ -102,6 +103,11 @@ mod money_on_the_wire {
         ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
+        // What is wrong is said of what was written, and not of something else.
+        let nanos = read(r#"{"currency_code":"EUR","nanos":-1000000000}"#).unwrap_err();
+        assert!(nanos.contains("nanos must be between"), "{nanos}");
+        let units = read(r#"{"currency_code":"EUR","units":true}"#).unwrap_err();
+        assert!(units.contains("an integer, or a string holding one"), "{units}");
         let nothing = serde_json::from_str::<Amount>(r#"{"currency_code":"EUR","units":0}"#);
         assert!(nothing.unwrap_err().to_string().contains("more than zero"));
     }

@@ -231,6 +231,20 @@ fn check(stage: &Stage, sent: &BTreeSet<Uuid>, replies: &[Reply], accounts: usiz
         assert_eq!(stage.bus.stream(partition), records);
     }
 
+    // What follows from a record is of its saga, and has an id that anybody derives.
+    let records = stage.log.all_records();
+    let causes: BTreeMap<Uuid, _> = records.iter().map(|record| (record.record_id, record)).collect();
+    let mut effects = 0;
+    for effect in &records {
+        let Some(policy) = effect.actor.strip_prefix("policy:") else { continue };
+        let cause = causes[&effect.causation_id];
+        assert_eq!(effect.correlation_id, cause.correlation_id);
+        assert_eq!(effect.traceparent, cause.traceparent);
+        assert_eq!(effect.command_id, Uuid::new_v5(&cause.record_id, policy.as_bytes()));
+        effects += 1;
+    }
+    assert!(effects > 0, "nothing followed from anything");
+
     // No money was made or lost, and the read model says so too.
     let balances = stage.balances();
     assert_eq!(balances.values().sum::<i64>(), 100 * i64::try_from(accounts).unwrap());
