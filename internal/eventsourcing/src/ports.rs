@@ -112,6 +112,9 @@ pub trait CommandQueue: Send + Sync + 'static {
     ) -> impl Future<Output = PortResult<Vec<QueuedMessage>>> + Send;
 
     /// Forgets the messages before the given numbers, which stay.
+    ///
+    /// Numbers go by the queue in which they were proven: over a connection that was made anew, and of which no read of this
+    /// handle has told yet, this is a [`PortError::Unavailable`].
     fn purge(&self, before: &[(Partition, u64)]) -> impl Future<Output = PortResult<()>> + Send;
 }
 

@@ -7,11 +7,11 @@
 //! killed (its future is dropped between two polls, wherever it stands).
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -70,31 +70,44 @@ pub enum Stuck {
     },
 }
 
-/// Sets a task's flag when what it waits for is there.
-struct Flag(AtomicBool);
+/// The numbers of the tasks that can run, in no order: whoever picks one rolls dice for it.
+type Ready = Mutex<Vec<usize>>;
+
+fn put(ready: &Ready, number: usize) {
+    ready.lock().unwrap_or_else(PoisonError::into_inner).push(number);
+}
+
+/// Puts a task among those that can run when what it waits for is there, once.
+struct Flag {
+    number: usize,
+    awake: AtomicBool,
+    ready: Arc<Ready>,
+}
 
 impl Wake for Flag {
     fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.awake.swap(true, Ordering::Relaxed) {
+            put(&self.ready, self.number);
+        }
     }
 }
 
 type Body = Pin<Box<dyn Future<Output = ()>>>;
 
 struct Slot {
-    number: u64,
     name: String,
-    awake: Arc<Flag>,
+    flag: Arc<Flag>,
+    waker: Waker,
     paused: Cell<bool>,
+    /// It was picked while it was paused: whoever resumes it puts it back among those that can run.
+    parked: Cell<bool>,
     /// Set while it is polled, too; taken for good when it has ended or was killed.
     over: Cell<bool>,
     body: RefCell<Option<Body>>,
-}
-
-impl Slot {
-    fn can_run(&self) -> bool {
-        !self.over.get() && !self.paused.get() && self.awake.0.load(Ordering::Relaxed)
-    }
 }
 
 /// A task in a [`World`].
@@ -112,6 +125,9 @@ impl<T> Task<T> {
     /// Lets it run again.
     pub fn resume(&self) {
         self.slot.paused.set(false);
+        if self.slot.parked.take() {
+            put(&self.slot.flag.ready, self.slot.flag.number);
+        }
     }
 
     /// Drops it where it stands: at once, or, when it does this to itself, as soon as it waits for something.
@@ -140,8 +156,12 @@ impl<T> Task<T> {
 pub struct World(Rc<Core>);
 
 struct Core {
-    tasks: RefCell<Vec<Rc<Slot>>>,
-    spawned: Cell<u64>,
+    /// By their numbers, from the first that has not come to its end.
+    tasks: RefCell<VecDeque<Option<Rc<Slot>>>>,
+    /// How many were taken off the front of the tasks.
+    forgotten: Cell<usize>,
+    ready: Arc<Ready>,
+    latest: Cell<Option<usize>>,
     dice: RefCell<Dice>,
     trace: Cell<u64>,
     environment: WorldEnvironment,
@@ -153,13 +173,18 @@ impl World {
     pub fn new(seed: u64) -> Self {
         // The order of tasks and what they draw come from dice of their own, so that one does not shift the other.
         let mut dice = Dice::new(seed);
-        let nature = Nature { now: BEGINNING.as_micros(), dice: Dice::new(dice.roll()), ..Nature::default() };
+        let nature = Nature { dice: Dice::new(dice.roll()), timers: BTreeMap::new(), timers_set: 0 };
         Self(Rc::new(Core {
             tasks: RefCell::default(),
-            spawned: Cell::new(0),
+            forgotten: Cell::new(0),
+            ready: Arc::default(),
+            latest: Cell::new(None),
             dice: RefCell::new(dice),
             trace: Cell::new(0xcbf2_9ce4_8422_2325),
-            environment: WorldEnvironment(Arc::new(Mutex::new(nature))),
+            environment: WorldEnvironment(Arc::new(Surroundings {
+                now: AtomicU64::new(BEGINNING.as_micros()),
+                nature: Mutex::new(nature),
+            })),
         }))
     }
 
@@ -180,17 +205,20 @@ impl World {
             let came_to = future.await;
             *result.borrow_mut() = Some(came_to);
         };
-        let number = self.0.spawned.get();
-        self.0.spawned.set(number + 1);
+        let mut tasks = self.0.tasks.borrow_mut();
+        let number = self.0.forgotten.get() + tasks.len();
+        let flag = Arc::new(Flag { number, awake: AtomicBool::new(true), ready: Arc::clone(&self.0.ready) });
         let slot = Rc::new(Slot {
-            number,
             name: name.to_owned(),
-            awake: Arc::new(Flag(AtomicBool::new(true))),
+            waker: Waker::from(Arc::clone(&flag)),
+            flag,
             paused: Cell::new(false),
+            parked: Cell::new(false),
             over: Cell::new(false),
             body: RefCell::new(Some(Box::pin(body))),
         });
-        self.0.tasks.borrow_mut().push(Rc::clone(&slot));
+        tasks.push_back(Some(Rc::clone(&slot)));
+        put(&self.0.ready, number);
         Task { slot, output }
     }
 
@@ -207,7 +235,7 @@ impl World {
                 return Err(Stuck::TooLong(steps));
             }
             while !self.step() {
-                if !self.0.environment.pass_to_next_timer() {
+                if !self.pass(None) {
                     return Err(Stuck::Asleep { steps, left: self.left() });
                 }
             }
@@ -240,35 +268,89 @@ impl World {
     #[must_use]
     pub fn left(&self) -> Vec<String> {
         let tasks = self.0.tasks.borrow();
-        tasks.iter().filter(|slot| !slot.over.get()).map(|slot| slot.name.clone()).collect()
+        tasks.iter().flatten().filter(|slot| !slot.over.get()).map(|slot| slot.name.clone()).collect()
+    }
+
+    /// The name of the task that ran in the last step, while it has not come to its end.
+    #[must_use]
+    pub fn latest(&self) -> Option<String> {
+        self.task(self.0.latest.get()?).map(|slot| slot.name.clone())
+    }
+
+    /// Lets time pass: until the next timer is due, or the given moment, whichever is first. Only to be called where no
+    /// task can run. `false`: there is neither.
+    #[must_use]
+    pub fn pass(&self, at_most: Option<Timestamp>) -> bool {
+        self.0.environment.pass(at_most.map(Timestamp::as_micros))
+    }
+
+    /// Whether there may be a task that can run.
+    #[must_use]
+    pub fn can_run(&self) -> bool {
+        !self.0.ready.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Polls one task that can run. `false`: none can.
-    fn step(&self) -> bool {
-        let slot = {
-            let mut tasks = self.0.tasks.borrow_mut();
-            tasks.retain(|slot| !slot.over.get());
-            let able: Vec<&Rc<Slot>> = tasks.iter().filter(|slot| slot.can_run()).collect();
-            let pick = self.0.dice.borrow_mut().below(able.len());
-            let Some(slot) = able.get(pick) else { return false };
-            Rc::clone(slot)
-        };
-        self.note(slot.number);
-        slot.awake.0.store(false, Ordering::Relaxed);
-        let Some(mut body) = slot.body.borrow_mut().take() else { return true };
-        let waker = Waker::from(Arc::clone(&slot.awake));
-        let poll = body.as_mut().poll(&mut Context::from_waker(&waker));
+    #[must_use]
+    pub fn step(&self) -> bool {
+        loop {
+            let number = {
+                let mut ready = self.0.ready.lock().unwrap_or_else(PoisonError::into_inner);
+                if ready.is_empty() {
+                    return false;
+                }
+                let pick = self.0.dice.borrow_mut().below(ready.len());
+                ready.swap_remove(pick)
+            };
+            let Some(slot) = self.task(number) else { continue };
+            if slot.over.get() {
+                self.forget(number);
+            } else if slot.paused.get() {
+                slot.parked.set(true);
+            } else {
+                self.run(number, &slot);
+                return true;
+            }
+        }
+    }
+
+    fn task(&self, number: usize) -> Option<Rc<Slot>> {
+        let index = number.checked_sub(self.0.forgotten.get())?;
+        self.0.tasks.borrow().get(index)?.clone()
+    }
+
+    fn forget(&self, number: usize) {
+        let mut tasks = self.0.tasks.borrow_mut();
+        let index = number.checked_sub(self.0.forgotten.get());
+        if let Some(task) = index.and_then(|index| tasks.get_mut(index)) {
+            *task = None;
+        }
+        while tasks.front().is_some_and(Option::is_none) {
+            tasks.pop_front();
+            self.0.forgotten.set(self.0.forgotten.get() + 1);
+        }
+    }
+
+    fn run(&self, number: usize, slot: &Slot) {
+        self.note(number);
+        slot.flag.awake.store(false, Ordering::Relaxed);
+        let Some(mut body) = slot.body.borrow_mut().take() else { return };
+        let poll = body.as_mut().poll(&mut Context::from_waker(&slot.waker));
         match poll {
             Poll::Ready(()) => slot.over.set(true),
             Poll::Pending if slot.over.get() => drop(body),
             Poll::Pending => *slot.body.borrow_mut() = Some(body),
         }
-        true
+        if slot.over.get() {
+            self.forget(number);
+        }
     }
 
-    fn note(&self, number: u64) {
+    fn note(&self, number: usize) {
+        self.0.latest.set(Some(number));
         // FNV-1a, a word at a time: it need not resist anybody.
         let mut trace = self.0.trace.get();
+        let number = u64::try_from(number).unwrap_or(u64::MAX);
         for word in [number, self.0.environment.now().as_micros()] {
             trace = (trace ^ word).wrapping_mul(0x0100_0000_01b3);
             trace ^= trace >> 29;
@@ -279,54 +361,59 @@ impl World {
 
 /// What [`World`] is for whoever lives in it: a clock, dice and timers.
 #[derive(Clone)]
-pub struct WorldEnvironment(Arc<Mutex<Nature>>);
+pub struct WorldEnvironment(Arc<Surroundings>);
+
+struct Surroundings {
+    now: AtomicU64,
+    nature: Mutex<Nature>,
+}
 
 struct Nature {
-    now: u64,
     dice: Dice,
     timers: BTreeMap<(u64, u64), Waker>,
     timers_set: u64,
 }
 
-impl Default for Nature {
-    fn default() -> Self {
-        Self { now: 0, dice: Dice::new(0), timers: BTreeMap::new(), timers_set: 0 }
-    }
-}
-
 impl WorldEnvironment {
     fn nature(&self) -> MutexGuard<'_, Nature> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.nature.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets time pass until the next timer is due. `false`: there is none.
-    fn pass_to_next_timer(&self) -> bool {
-        let due: Vec<Waker> = {
-            let mut nature = self.nature();
-            let Some(((at, _), _)) = nature.timers.first_key_value() else { return false };
-            let now = (*at).max(nature.now);
-            nature.now = now;
-            let later = nature.timers.split_off(&(now.saturating_add(1), 0));
-            std::mem::replace(&mut nature.timers, later).into_values().collect()
-        };
-        due.iter().for_each(Waker::wake_by_ref);
+    fn micros(&self) -> u64 {
+        self.0.now.load(Ordering::Relaxed)
+    }
+
+    /// Lets time pass until the next timer is due, or the given moment. `false`: there is neither.
+    fn pass(&self, at_most: Option<u64>) -> bool {
+        let mut nature = self.nature();
+        let next = nature.timers.first_key_value().map(|((at, _), _)| *at);
+        let Some(at) = next.into_iter().chain(at_most).min() else { return false };
+        let now = at.max(self.micros());
+        self.0.now.store(now, Ordering::Relaxed);
+        let mut due = Vec::new();
+        while let Some(timer) = nature.timers.first_entry().filter(|timer| timer.key().0 <= now) {
+            due.push(timer.remove());
+        }
+        drop(nature);
+        due.into_iter().for_each(Waker::wake);
         true
     }
 }
 
 impl Environment for WorldEnvironment {
     fn now(&self) -> Timestamp {
-        Timestamp::from_micros(self.nature().now)
+        Timestamp::from_micros(self.micros())
     }
 
     fn uuid(&self) -> Uuid {
+        let now = self.micros();
         let mut nature = self.nature();
         let mut bits = [0; 10];
         let (first, second) = (nature.dice.roll().to_be_bytes(), nature.dice.roll().to_be_bytes());
         for (bit, random) in bits.iter_mut().zip(first.into_iter().chain(second)) {
             *bit = random;
         }
-        uuid::Builder::from_unix_timestamp_millis(nature.now / 1000, &bits).into_uuid()
+        uuid::Builder::from_unix_timestamp_millis(now / 1000, &bits).into_uuid()
     }
 
     fn random(&self) -> u64 {
@@ -334,11 +421,12 @@ impl Environment for WorldEnvironment {
     }
 
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send {
+        let now = self.micros();
         let mut nature = self.nature();
         nature.timers_set += 1;
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let timer = (nature.now.saturating_add(micros), nature.timers_set);
-        Sleep { environment: self.clone(), timer }
+        let timer = (now.saturating_add(micros), nature.timers_set);
+        Sleep { environment: self.clone(), timer, set: false }
     }
 }
 
@@ -346,25 +434,30 @@ impl Environment for WorldEnvironment {
 struct Sleep {
     environment: WorldEnvironment,
     timer: (u64, u64),
+    /// Whether it is among the timers, or was.
+    set: bool,
 }
 
 impl Future for Sleep {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut nature = self.environment.nature();
-        if self.timer.0 <= nature.now {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.timer.0 <= self.environment.micros() {
             return Poll::Ready(());
         }
-        nature.timers.insert(self.timer, context.waker().clone());
+        self.set = true;
+        // The waker that was there before is dropped after the lock is given back.
+        let _before = self.environment.nature().timers.insert(self.timer, context.waker().clone());
         Poll::Pending
     }
 }
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        // The waker is dropped after the lock is given back.
-        let _waker = self.environment.nature().timers.remove(&self.timer);
+        if self.set {
+            // As above.
+            let _waker = self.environment.nature().timers.remove(&self.timer);
+        }
     }
 }
 

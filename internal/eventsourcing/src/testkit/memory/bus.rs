@@ -1,10 +1,12 @@
 //! The event bus in memory.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::{Call, Interference, Way, lock};
 use crate::environment::Doorbells;
+use crate::mutants::{Mutant, planted};
 use crate::partition::{Partition, Sequence};
 use crate::ports::{BusTail, EventBus, PortError, PortResult, Publication};
 use crate::record::Record;
@@ -13,6 +15,9 @@ use crate::record::Record;
 #[derive(Clone, Default)]
 pub struct MemoryBus {
     state: Arc<Mutex<SavedBus>>,
+    /// Everything that was ever published, over all streams.
+    order: Arc<Mutex<Vec<Arc<Record>>>>,
+    refused: Arc<AtomicU64>,
     bells: Doorbells,
     way: Way,
 }
@@ -38,7 +43,8 @@ impl SavedBus {
     fn publish(&mut self, publication: Publication) -> PortResult<()> {
         let Publication { partition, expected, records } = publication;
         let last = self.tail(partition).last;
-        if last != expected {
+        let takes_anything = planted(Mutant::NoExpectedSequence) || planted(Mutant::RelayerSkipsAfterAnError);
+        if last != expected && !takes_anything {
             return Err(PortError::Conflict(format!(
                 "the stream of partition {partition} ends at {last}, not at {expected}"
             )));
@@ -75,6 +81,24 @@ impl MemoryBus {
         lock(&self.state).stream(partition).to_vec()
     }
 
+    /// Everything that was ever published, in the order in which it was, over all streams; also what was lost and published again.
+    #[must_use]
+    pub fn order(&self) -> Vec<Arc<Record>> {
+        lock(&self.order).clone()
+    }
+
+    /// Where a partition's stream ends.
+    #[must_use]
+    pub fn last(&self, partition: Partition) -> Sequence {
+        lock(&self.state).tail(partition).last
+    }
+
+    /// How many publications were refused because the stream did not end where they expected it to, over all time.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
     /// Loses what a partition's stream has after this sequence: a power cut before the bus flushed.
     pub fn truncate(&self, partition: Partition, last: Sequence) {
         if let Some(stream) = lock(&self.state).0.get_mut(&partition) {
@@ -105,11 +129,23 @@ impl EventBus for MemoryBus {
 
     async fn publish(&self, publications: Vec<Publication>) -> Vec<PortResult<()>> {
         let items = publications.len();
-        let publish = || {
+        let publish = |breaks_off: bool| {
             let answers: Vec<_> = {
-                let mut state = lock(&self.state);
-                publications.into_iter().map(|publication| state.publish(publication)).collect()
+                let (mut state, mut order) = (lock(&self.state), lock(&self.order));
+                let publications = publications.into_iter().map(|mut publication| {
+                    if breaks_off {
+                        publication.records.truncate(publication.records.len() / 2);
+                    }
+                    let records = publication.records.clone();
+                    state.publish(publication)?;
+                    order.extend(records);
+                    let broke = || Err(PortError::Unavailable("the connection broke".to_owned()));
+                    if breaks_off { broke() } else { Ok(()) }
+                });
+                publications.collect()
             };
+            let conflicts = answers.iter().filter(|answer| matches!(answer, Err(PortError::Conflict(_))));
+            self.refused.fetch_add(u64::try_from(conflicts.count()).unwrap_or(u64::MAX), Ordering::Relaxed);
             self.bells.ring();
             answers
         };

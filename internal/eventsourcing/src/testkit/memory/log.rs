@@ -1,6 +1,7 @@
 //! The event log in memory, with the inbox, the snapshots, the partition rows, and how far others have read.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use uuid::Uuid;
@@ -19,6 +20,7 @@ use crate::record::Record;
 #[derive(Clone, Default)]
 pub struct MemoryLog {
     state: Arc<Mutex<SavedLog>>,
+    fenced: Arc<AtomicU64>,
     bells: Doorbells,
     way: Way,
 }
@@ -135,6 +137,24 @@ impl MemoryLog {
         lock(&self.state).row(partition)
     }
 
+    /// Whether a command has an outcome.
+    #[must_use]
+    pub fn has_outcome(&self, command_id: Uuid) -> bool {
+        lock(&self.state).inbox.contains_key(&command_id)
+    }
+
+    /// How many parts of commits were fenced, over all time.
+    #[must_use]
+    pub fn fenced(&self) -> u64 {
+        self.fenced.load(Ordering::Relaxed)
+    }
+
+    /// Every snapshot, in the order of the aggregates.
+    #[must_use]
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        lock(&self.state).snapshots.values().cloned().collect()
+    }
+
     /// The whole inbox, in the order of the command ids.
     #[must_use]
     pub fn inbox(&self) -> Vec<InboxEntry> {
@@ -206,6 +226,8 @@ impl EventLog for MemoryLog {
     async fn commit(&self, parts: Vec<PartitionCommit>) -> PortResult<Vec<Commit>> {
         let commit = || {
             let answers = lock(&self.state).commit(parts)?;
+            let fenced = answers.iter().filter(|answer| **answer == Commit::Fenced).count();
+            self.fenced.fetch_add(u64::try_from(fenced).unwrap_or(u64::MAX), Ordering::Relaxed);
             self.bells.ring();
             Ok(answers)
         };

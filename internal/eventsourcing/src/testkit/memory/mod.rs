@@ -121,6 +121,9 @@ pub enum Fault {
     Fail,
     /// It happens, and the caller is told that the port is unavailable.
     LoseAnswer,
+    /// The first half of what it is about happens, and of the rest the caller is told that the port is unavailable: what a
+    /// connection that breaks does to messages that are on their way one after the other. A call that is one transaction fails.
+    Half,
 }
 
 /// Decides what goes wrong. Asked once a call, when the call is about to happen.
@@ -147,7 +150,7 @@ impl Way {
         let fault = self.0.as_ref().map_or(Fault::None, |interference| interference.before(call));
         let answer = match fault {
             Fault::None => happen(),
-            Fault::Fail => Err(PortError::Unavailable(format!("{call:?} failed"))),
+            Fault::Fail | Fault::Half => Err(PortError::Unavailable(format!("{call:?} failed"))),
             Fault::LoseAnswer => {
                 let _lost = happen();
                 Err(PortError::Unavailable(format!("the answer to {call:?} was lost")))
@@ -157,17 +160,30 @@ impl Way {
         answer
     }
 
-    /// As [`Way::call`], for calls that answer for each of their items.
+    /// As [`Way::call`], for calls whose items are on their way one after the other and have an answer each. What happens
+    /// is told whether it is to break off in the middle.
     async fn call_each<T>(
         &self,
         call: Call,
         items: usize,
-        happen: impl FnOnce() -> Vec<PortResult<T>>,
+        happen: impl FnOnce(bool) -> Vec<PortResult<T>>,
     ) -> Vec<PortResult<T>> {
-        match self.call(call, || Ok(happen())).await {
-            Ok(answers) => answers,
-            Err(error) => (0..items).map(|_| Err(error.clone())).collect(),
-        }
+        let_others_run().await;
+        let fault = self.0.as_ref().map_or(Fault::None, |interference| interference.before(call));
+        let unavailable = |what: &str| {
+            (0..items).map(|_| Err(PortError::Unavailable(format!("{call:?}: {what}")))).collect()
+        };
+        let answers = match fault {
+            Fault::None => happen(false),
+            Fault::Half => happen(true),
+            Fault::Fail => unavailable("failed"),
+            Fault::LoseAnswer => {
+                let _lost = happen(false);
+                unavailable("the answer was lost")
+            }
+        };
+        let_others_run().await;
+        answers
     }
 }
 

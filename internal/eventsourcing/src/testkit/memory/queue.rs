@@ -63,6 +63,21 @@ impl MemoryQueue {
         &self.bells
     }
 
+    /// When it was created, in microseconds since the Unix epoch.
+    pub fn born(&self) -> u64 {
+        lock(&self.state).created_at
+    }
+
+    /// The number of a partition's last message; 0 where it has none.
+    pub fn last(&self, partition: Partition) -> u64 {
+        let state = lock(&self.state);
+        state
+            .messages
+            .range((partition, 0)..=(partition, u64::MAX))
+            .next_back()
+            .map_or(0, |((_, last), _)| *last)
+    }
+
     /// Every message of a partition that is not purged.
     #[must_use]
     pub fn messages(&self, partition: Partition) -> Vec<QueuedMessage> {
@@ -130,10 +145,15 @@ impl CommandQueue for MemoryQueue {
 
     async fn enqueue(&self, bundles: Vec<Bundle>) -> Vec<PortResult<()>> {
         let items = bundles.len();
-        let happen = || {
+        let happen = |breaks_off: bool| {
+            let stored = if breaks_off { items / 2 } else { items };
             bundles
                 .into_iter()
-                .map(|bundle| {
+                .enumerate()
+                .map(|(index, bundle)| {
+                    if index >= stored {
+                        return Err(PortError::Unavailable("the connection broke".to_owned()));
+                    }
                     if *lock(&self.refused) == Some(bundle.partition) {
                         return Err(PortError::Full(format!("no room for partition {}", bundle.partition)));
                     }

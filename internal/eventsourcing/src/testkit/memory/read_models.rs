@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{Call, Interference, Way, lock};
 use crate::environment::Doorbells;
+use crate::mutants::{Mutant, planted};
 use crate::partition::{Partition, Sequence};
 use crate::ports::{
     ColumnType, PortError, PortResult, Projected, ProjectionStep, ReadModels, Row, RowChange, RowQuery,
@@ -113,7 +114,8 @@ impl SavedReadModels {
     ) -> PortResult<Vec<bool>> {
         let mut answers = Vec::with_capacity(steps.len());
         for ProjectionStep { checkpoint, record_id, changes } in steps {
-            let here = self.checkpoint(checkpoint.partition).sequence == checkpoint.from;
+            let here = self.checkpoint(checkpoint.partition).sequence == checkpoint.from
+                || planted(Mutant::ProjectionWithoutCompareAndSet);
             answers.push(here);
             if !here {
                 continue;
@@ -184,6 +186,12 @@ impl MemoryReadModels {
     #[must_use]
     pub fn checkpoint(&self, partition: Partition) -> Sequence {
         lock(&self.state).checkpoint(partition).sequence
+    }
+
+    /// Where the projection is, and at which record.
+    #[must_use]
+    pub fn projected(&self, partition: Partition) -> Projected {
+        lock(&self.state).checkpoint(partition)
     }
 
     /// Every row of a table, in the order of the keys.
