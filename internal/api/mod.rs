@@ -13,6 +13,7 @@
 //! - `wire`: from the read side to the wire
 //! - `status`: the one mapping from errors to a status
 //! - `call`, `admission`, `deadline`: what every call has in common
+//! - `fuzzing`: what must hold for whatever bytes a client sends
 //! - [`codec`]: how messages are read off the wire
 //! - [`proto`]: what is generated from `proto/`
 
@@ -23,6 +24,8 @@ mod command_service;
 mod connections;
 mod deadline;
 mod facts;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod health;
 mod ids;
 mod integration_service;

@@ -14,6 +14,7 @@
 //! - [`event`], [`time`]: a record as a message
 //! - [`publish`]: messages in order, and their acknowledgements
 //! - [`tails`], [`window`], [`follower`], [`fetch`]: reading from any position: what came last from memory, the rest in pages
+//! - `fuzzing`: what must hold for whatever message stands on the bus
 //! - [`error`]: what an answer of the server means
 
 mod bus;
@@ -25,6 +26,8 @@ mod event;
 mod fetch;
 mod follower;
 mod foreign;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod publish;
 mod queue;
 mod replies;

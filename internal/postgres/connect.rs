@@ -75,7 +75,7 @@ impl Connect {
     }
 
     /// What the URL says.
-    fn parse(&self) -> Result<PgConnectOptions, OpenError> {
+    pub(super) fn parse(&self) -> Result<PgConnectOptions, OpenError> {
         if !self.url.starts_with("postgres://") && !self.url.starts_with("postgresql://") {
             return Err(OpenError::Url { reason: "it does not begin with postgres://".to_owned() });
         }

@@ -14,6 +14,7 @@
 //! - [`log`], [`commit`], [`load`], [`checkpoints`], [`foreign`]: the event log, and what is kept beside it
 //! - [`leases`]: who tries which partition, in either database
 //! - [`readmodels`], [`tables`], [`chain`], [`upsert`]: the read models
+//! - `fuzzing`: what must hold for whatever somebody gives as a database's URL
 //! - [`error`]: what an error of PostgreSQL means to a port
 
 mod chain;
@@ -24,6 +25,8 @@ mod database;
 mod deployment;
 mod error;
 mod foreign;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod leases;
 mod load;
 mod log;

@@ -130,7 +130,7 @@ fn file_named(command: &Command, arguments: &[OsString]) -> Option<PathBuf> {
 }
 
 /// Lets the file's lines stand in for the defaults.
-fn with_file(command: Command, path: &Path, text: &str) -> Result<Command, clap::Error> {
+pub(super) fn with_file(command: Command, path: &Path, text: &str) -> Result<Command, clap::Error> {
     let wrong = |line: usize, what: &str| {
         let message = format!("{}:{line}: {what}\n", path.display());
         clap::Error::raw(clap::error::ErrorKind::InvalidValue, message)

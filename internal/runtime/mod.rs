@@ -7,6 +7,7 @@
 //! - [`distributed`]: the platform on PostgreSQL and NATS, one process per component
 //! - [`embedded`]: the platform in one process
 //! - [`environment`]: the machine's clock and randomness
+//! - `fuzzing`: what must hold for whatever a configuration says
 //! - [`populate`]: registers issuers and investors
 //! - [`process`]: what every program does around its work
 //! - [`settings`]: the settings of the distributed programs
@@ -20,6 +21,8 @@ pub mod config;
 pub mod distributed;
 pub mod embedded;
 pub mod environment;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod populate;
 pub mod process;
 pub mod settings;

@@ -1,0 +1,5 @@
+//! See `fuzzing::outcome`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzzing::outcome(bytes));
