@@ -6,7 +6,7 @@ COPY . .
 # Names of functions stay, so that a backtrace can be read.
 ENV CARGO_PROFILE_RELEASE_STRIP=debuginfo
 # No protoc and no OpenSSL: protox compiles the protocol, and the image's C compiler does SQLite and the cryptography.
-RUN cargo build --release --locked --bins \
+RUN cargo build --release --locked --package invoice-financing --bins \
     && mkdir /programs \
     && cp target/release/financing target/release/commandsd target/release/relayerd target/release/queryprojectord \
         target/release/queriesd target/release/populate /programs/

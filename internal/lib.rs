@@ -11,7 +11,7 @@
 //! - [`postgres`], [`nats`]: the distributed adapters; adapters never import each other
 //! - [`runtime`]: configuration, composition, telemetry, shutdown
 //!
-//! Arrows: `cmd -> runtime -> {api, readmodel, sqlite, postgres, nats} -> {domain, eventsourcing}`, `domain -> eventsourcing`;
+//! Arrows: `cmd -> runtime -> {api, readmodel, sqlite, postgres, nats} -> {domain, eventsourcing}`, `runtime -> verify`, `domain -> eventsourcing`;
 //! `acceptance/architecture.rs` fails on any other.
 
 pub mod api;
