@@ -146,7 +146,8 @@ fn the_crates_depend_only_on_what_is_drawn() {
 
 #[test]
 fn the_kernel_has_no_timer_no_tasks_and_no_dice() {
-    for (name, _) in CRATES {
+    // The checker reads stores, and does not wait for them for ever.
+    for (name, _) in CRATES.iter().filter(|(name, _)| *name != "verify") {
         for (path, text) in sources(&root().join("internal").join(name).join("src")) {
             for forbidden in
                 ["tokio::time", "tokio::spawn", "tokio::select", "select!(", "std::thread", "std::net"]
