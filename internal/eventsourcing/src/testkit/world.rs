@@ -70,11 +70,15 @@ pub enum Stuck {
     },
 }
 
-/// The numbers of the tasks that can run, in no order: whoever picks one rolls dice for it.
+/// The numbers of the tasks that can run: whoever picks one rolls dice for it.
 type Ready = Mutex<Vec<usize>>;
 
+/// In the order of their numbers, and not of their coming: who waits for one thing together is woken in an order that is
+/// nobody's business (tokio's `watch` throws dice for it), and must not be the run's.
 fn put(ready: &Ready, number: usize) {
-    ready.lock().unwrap_or_else(PoisonError::into_inner).push(number);
+    let mut ready = ready.lock().unwrap_or_else(PoisonError::into_inner);
+    let place = ready.partition_point(|other| *other < number);
+    ready.insert(place, number);
 }
 
 /// Puts a task among those that can run when what it waits for is there, once.
@@ -300,7 +304,7 @@ impl World {
                     return false;
                 }
                 let pick = self.0.dice.borrow_mut().below(ready.len());
-                ready.swap_remove(pick)
+                ready.remove(pick)
             };
             let Some(slot) = self.task(number) else { continue };
             if slot.over.get() {

@@ -37,6 +37,28 @@ fn the_same_seed_is_the_same_run_and_another_is_another() {
 }
 
 #[test]
+fn in_which_order_somebody_wakes_those_who_wait_together_is_not_the_runs() {
+    let woken = |order: [usize; 4]| {
+        let world = World::new(3);
+        let bells: Vec<Doorbell> = (0..4).map(|_| Doorbell::default()).collect();
+        let waiting: Vec<_> = bells
+            .iter()
+            .map(|bell| {
+                let bell = bell.clone();
+                world.spawn("waits", async move { bell.rung().await })
+            })
+            .collect();
+        world.run_until(|| !world.can_run(), 100).unwrap();
+        for number in order {
+            bells[number].ring();
+        }
+        world.run_until(|| waiting.iter().all(Task::is_finished), 100).unwrap();
+        world.trace()
+    };
+    assert_eq!(woken([0, 1, 2, 3]), woken([2, 0, 3, 1]));
+}
+
+#[test]
 fn time_passes_only_while_nothing_can_run() {
     let world = World::new(1);
     let environment = world.environment();
