@@ -194,8 +194,15 @@ async fn one_stream_that_is_deleted_under_load_is_built_again() {
 
     // then
     load.repeat(&platform).await;
+    // Who watches while a stream is away is told to come back.
+    for partition in [0, 5, 11] {
+        let is_there = async || nats.get_stream(format!("EVENTS_{partition}")).await.is_ok();
+        until("the stream is there again", is_there).await;
+    }
+    let ledger = Ledger::open(parts.services()).await;
+    ledger.agree().await;
     settle(&platform, &load.promises()).await;
-    let records = Ledger::open(parts.services()).await.agree().await;
+    let records = ledger.agree().await;
     let built = parts.logged("relayer").matches("a stream was lost: it is made again").count();
     println!("{records} records; the relayer made {built} streams again");
     assert!(built > 0, "the relayer noticed");
