@@ -284,7 +284,7 @@ async fn commit(log: &SqliteLog, record: Record) {
     let partition = record.partition;
     let (_, expected) = log.take_over(&[partition]).await.unwrap().remove(0);
     let message = expected.position.map_or(1, |position| position.message + 1);
-    let position = QueuePosition { created_at: 1, message, first_command: record.command_id, index: 0 };
+    let position = QueuePosition { created_at: 1, message, mark: record.command_id, index: 0 };
     let commit = PartitionCommit {
         partition,
         expected,

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use async_nats::HeaderMap;
 use async_nats::header::{NATS_EXPECTED_LAST_SEQUENCE, NATS_EXPECTED_STREAM};
-use bytes::Bytes;
 use eventsourcing::environment::Doorbells;
 use eventsourcing::partition::{Partition, Sequence};
 use eventsourcing::ports::{BusTail, EventBus, PortError, PortResult, Publication};
@@ -21,7 +20,7 @@ use super::event::{CONTENT_TYPE, decode, encode, subject};
 use super::publish::{Outgoing, publish};
 use super::queue::{Which, stored};
 use super::streams::{Streams, event_subjects, events};
-use super::tails::{Lanes, Tails};
+use super::tails::{InStream, Lanes, Tails};
 
 /// The lanes of the bus: a stream each.
 pub(super) struct Facts;
@@ -38,8 +37,8 @@ impl Lanes for Facts {
         event_subjects(lane)
     }
 
-    fn item(&self, lane: Partition, sequence: u64, _: &str, payload: &Bytes) -> PortResult<Arc<Record>> {
-        decode(lane, sequence, payload)
+    fn item(&self, lane: Partition, message: &InStream<'_>) -> PortResult<Arc<Record>> {
+        decode(lane, message.sequence, message.payload)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use async_nats::jetstream::message::StreamMessage;
 use async_nats::{HeaderMap, Message, StatusCode};
 use bytes::Bytes;
 use eventsourcing::partition::Partition;
@@ -15,6 +16,7 @@ use serde_json::json;
 
 use super::connect::{PATIENCE, connection_lost, stuck};
 use super::error::missing;
+use super::queue::as_stored;
 use super::tails::{Lanes, Shared};
 
 /// The most bytes that are asked for at once, over all lanes. One message is sent whatever its size.
@@ -163,16 +165,15 @@ fn read<L: Lanes>(
             return Err(PortError::Unavailable(format!("{stream}: the server says {status} {what}")));
         }
     }
-    let headers = answer.headers.as_ref();
     let broken = |what: &str| PortError::Broken(format!("{stream}: {what}"));
-    let sequence = number(headers, "Nats-Sequence").ok_or_else(|| broken("a message without its number"))?;
-    let subject = headers.and_then(|headers| headers.get("Nats-Subject"));
-    let subject = subject.ok_or_else(|| broken("a message without its subject"))?.as_str().to_owned();
+    let found = StreamMessage::try_from(answer).map_err(|error| broken(&format!("{error} in a message")))?;
+    let message = as_stored(&found)?;
+    let sequence = message.sequence;
     if sequence <= page.last || (L::GAPLESS && sequence != page.last + 1) {
         return Err(broken(&format!("message {sequence} comes after {}", page.last)));
     }
-    page.items.push(shared.lanes.item(lane, sequence, &subject, &answer.payload)?);
-    page.bytes += answer.payload.len();
+    page.items.push(shared.lanes.item(lane, &message)?);
+    page.bytes += message.payload.len();
     page.last = sequence;
     Ok(false)
 }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use super::connect::Nats;
 use super::error::api_error;
 use super::streams::created_at;
-use super::tails::{Lanes, Shared};
+use super::tails::{InStream, Lanes, Shared};
 
 /// How often the server says that it is there when there is nothing else to say.
 const BEAT: Duration = Duration::from_secs(3);
@@ -190,7 +190,9 @@ async fn take<L: Lanes>(
     }
     *steps = Steps { delivered: place.delivered, last: place.sequence };
     // Who asks for a message that cannot be read gets a page, and the error with it.
-    let item = shared.lanes.item(start.lane, place.sequence, &message.subject, &message.payload);
+    let Place { sequence, stored_at, .. } = place;
+    let stored = InStream { sequence, stored_at, subject: &message.subject, payload: &message.payload };
+    let item = shared.lanes.item(start.lane, &stored);
     let item = item.map_err(|_| End::Unwanted)?;
     let bytes = message.payload.len() + message.subject.len() + 64;
     if shared.take_in(start, place.sequence, bytes, item) { Ok(()) } else { Err(End::Unwanted) }
@@ -215,6 +217,8 @@ async fn beat(nats: &Nats, steps: &Steps, message: &Message) -> Result<(), Strin
 struct Place {
     sequence: u64,
     delivered: u64,
+    /// By the server's clock, in nanoseconds since the Unix epoch.
+    stored_at: u64,
 }
 
 impl Place {
@@ -228,7 +232,8 @@ impl Place {
             _ => return None,
         };
         let number = |index: usize| tokens.get(index)?.parse().ok();
-        Some(Self { sequence: number(first)?, delivered: number(first + 1)? })
+        let stored_at = number(first + 2)?;
+        Some(Self { sequence: number(first)?, delivered: number(first + 1)?, stored_at })
     }
 }
 
@@ -238,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_place_is_read_from_both_forms_of_the_subject() {
-        let place = Some(Place { sequence: 42, delivered: 7 });
+        let place = Some(Place { sequence: 42, delivered: 7, stored_at: 1_795_265_920_240_552_480 });
         assert_eq!(Place::parse("$JS.ACK.EVENTS_3.abc.1.42.7.1795265920240552480.1"), place);
         assert_eq!(Place::parse("$JS.ACK._.hash.EVENTS_3.abc.1.42.7.1795265920240552480.1"), place);
         assert_eq!(Place::parse("$JS.ACK._.hash.EVENTS_3.abc.1.42.7.1795265920240552480.1.tok"), place);

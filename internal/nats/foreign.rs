@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
-use bytes::Bytes;
 use eventsourcing::environment::Doorbells;
 use eventsourcing::partition::Partition;
 use eventsourcing::ports::{ForeignEvents, ForeignMessage, PortError, PortResult};
@@ -16,9 +15,9 @@ use serde_json::Value;
 use super::connect::Nats;
 use super::event::CONTENT_TYPE;
 use super::publish::{Outgoing, publish};
-use super::queue::{Which, stored};
+use super::queue::{Which, as_stored, stored};
 use super::streams::{REGISTERING, REGISTERING_SUBJECTS, created_at};
-use super::tails::{Lanes, Tails};
+use super::tails::{InStream, Lanes, Tails};
 
 /// There is one to own.
 const LANE: Partition = Partition::from_index(0);
@@ -38,15 +37,9 @@ impl Lanes for Registering {
         REGISTERING_SUBJECTS.to_owned()
     }
 
-    fn item(
-        &self,
-        _: Partition,
-        sequence: u64,
-        subject: &str,
-        payload: &Bytes,
-    ) -> PortResult<ForeignMessage> {
-        let payload = Arc::from(&**payload);
-        Ok(ForeignMessage { message: sequence, subject: subject.to_owned(), payload })
+    fn item(&self, _: Partition, message: &InStream<'_>) -> PortResult<ForeignMessage> {
+        let (subject, payload) = (message.subject.to_owned(), Arc::from(&**message.payload));
+        Ok(ForeignMessage { message: message.sequence, subject, payload })
     }
 }
 
@@ -85,9 +78,7 @@ impl ForeignEvents for NatsForeignEvents {
 
     async fn message(&self, message: u64) -> PortResult<Option<ForeignMessage>> {
         let found = stored(self.0.nats(), REGISTERING, Which::Number(message)).await?;
-        found
-            .map(|found| self.0.lanes().item(LANE, found.sequence, &found.subject, &found.payload))
-            .transpose()
+        found.map(|found| self.0.lanes().item(LANE, &as_stored(&found)?)).transpose()
     }
 
     async fn read(&self, after: u64, limit: usize) -> PortResult<Vec<ForeignMessage>> {

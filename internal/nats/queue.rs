@@ -11,7 +11,6 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{RawMessageError, RawMessageErrorKind};
-use bytes::Bytes;
 use eventsourcing::command::Bundle;
 use eventsourcing::environment::Doorbells;
 use eventsourcing::partition::Partition;
@@ -23,7 +22,7 @@ use super::connect::{Nats, connection_lost};
 use super::error::{api_error, missing};
 use super::publish::{Outgoing, publish};
 use super::streams::{COMMANDS, command_subject, created_at};
-use super::tails::{Lanes, Tails};
+use super::tails::{InStream, Lanes, Tails};
 
 /// The lanes of COMMANDS.
 pub(super) struct Commands;
@@ -40,8 +39,10 @@ impl Lanes for Commands {
         command_subject(lane)
     }
 
-    fn item(&self, lane: Partition, sequence: u64, _: &str, payload: &Bytes) -> PortResult<QueuedMessage> {
-        Ok(QueuedMessage { partition: lane, message: sequence, payload: Arc::from(&**payload) })
+    fn item(&self, lane: Partition, message: &InStream<'_>) -> PortResult<QueuedMessage> {
+        let InStream { sequence, stored_at, .. } = *message;
+        let payload = Arc::from(&**message.payload);
+        Ok(QueuedMessage { partition: lane, message: sequence, stored_at, payload })
     }
 }
 
@@ -128,9 +129,7 @@ impl CommandQueue for NatsQueue {
     async fn message(&self, partition: Partition, message: u64) -> PortResult<Option<QueuedMessage>> {
         let found = stored(self.0.nats(), COMMANDS, Which::Number(message)).await?;
         let found = found.filter(|found| found.subject.as_str() == command_subject(partition));
-        found
-            .map(|found| Commands.item(partition, found.sequence, &found.subject, &found.payload))
-            .transpose()
+        found.map(|found| Commands.item(partition, &as_stored(&found)?)).transpose()
     }
 
     async fn read(&self, after: &[(Partition, u64)], limit: usize) -> PortResult<Vec<QueuedMessage>> {
@@ -182,6 +181,24 @@ pub(super) async fn stored(nats: &Nats, stream: &str, which: Which) -> PortResul
         }
     };
     nats.answered(asking).await
+}
+
+/// A message that was asked for by number, as the lanes read it.
+///
+/// # Errors
+///
+/// When it was stored at a time that is none.
+pub(super) fn as_stored(message: &StreamMessage) -> PortResult<InStream<'_>> {
+    let StreamMessage { subject, sequence, payload, .. } = message;
+    let stored_at = nanos(message).ok_or_else(|| {
+        PortError::Broken(format!("{subject}: message {sequence} was stored before all time"))
+    })?;
+    Ok(InStream { sequence: *sequence, stored_at, subject, payload })
+}
+
+/// When a message was stored, in nanoseconds since the Unix epoch.
+fn nanos(message: &StreamMessage) -> Option<u64> {
+    u64::try_from(message.time.unix_timestamp_nanos()).ok()
 }
 
 fn unstored(stream: &str, error: &RawMessageError) -> PortResult<Option<StreamMessage>> {

@@ -48,7 +48,16 @@ pub(super) trait Lanes: Send + Sync + 'static {
     fn filter(&self, lane: Partition) -> String;
 
     /// Reads a message.
-    fn item(&self, lane: Partition, sequence: u64, subject: &str, payload: &Bytes) -> PortResult<Self::Item>;
+    fn item(&self, lane: Partition, message: &InStream<'_>) -> PortResult<Self::Item>;
+}
+
+/// A message as a stream has it.
+pub(super) struct InStream<'a> {
+    pub(super) sequence: u64,
+    /// By the server's clock, in nanoseconds since the Unix epoch.
+    pub(super) stored_at: u64,
+    pub(super) subject: &'a str,
+    pub(super) payload: &'a Bytes,
 }
 
 /// What a lane's follower has brought.

@@ -99,12 +99,12 @@ fn of_parts(values: Values, parts: &[PartitionCommit]) -> PortResult<Values> {
         .and(counts(parts, |part| part.expected.head.get())?)?
         .and(known(&|position| position.created_at)?)?
         .and(known(&|position| position.message)?)?
-        .and(each(&before, |position| position.map(|position| position.first_command)))?
+        .and(each(&before, |position| position.map(|position| position.mark)))?
         .and(known(&|position| u64::from(position.index))?)?
         .and(counts(parts, |part| part.row_after().head.get())?)?
         .and(counts(parts, |part| part.position.created_at)?)?
         .and(counts(parts, |part| part.position.message)?)?
-        .and(each(parts, |part| part.position.first_command))?
+        .and(each(parts, |part| part.position.mark))?
         .and(each(parts, |part| i64::from(part.position.index)))
 }
 

@@ -182,7 +182,7 @@ fn partition_row(row: &PgRow) -> PortResult<(Partition, PartitionRow)> {
         Some(created_at) => Some(QueuePosition {
             created_at: unsigned(created_at)?,
             message: count(row, 4)?,
-            first_command: get(row, 5)?,
+            mark: get(row, 5)?,
             index: unsigned(get::<i64>(row, 6)?)?,
         }),
         None => None,

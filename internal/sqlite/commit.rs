@@ -160,7 +160,7 @@ fn bind_position(values: &mut Values, position: Option<&QueuePosition>) -> PortR
     };
     values.count(position.created_at)?;
     values.count(position.message)?;
-    values.uuid(position.first_command)?;
+    values.uuid(position.mark)?;
     values.count(u64::from(position.index))
 }
 

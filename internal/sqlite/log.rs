@@ -203,7 +203,7 @@ fn in_order(asked: &[Partition], rows: &[SqliteRow]) -> PortResult<Vec<(Partitio
             Some(created_at) => Some(QueuePosition {
                 created_at: unsigned(created_at)?,
                 message: count(row, 4)?,
-                first_command: uuid(row, 5)?,
+                mark: uuid(row, 5)?,
                 index: unsigned(get(row, 6)?)?,
             }),
             None => None,

@@ -281,7 +281,7 @@ impl Memory {
             match tail {
                 Some((tail, _)) => found.items.extend(tail.take(*after, share).map(|(message, payload)| {
                     let partition = *partition;
-                    QueuedMessage { partition, message, payload }
+                    QueuedMessage { partition, message, stored_at: 0, payload }
                 })),
                 None if share > 0 => found.missing.push((*partition, *after, share)),
                 None => {}

@@ -139,7 +139,8 @@ fn key(values: &mut Values, (partition, message): &(Partition, u64)) -> PortResu
 
 fn queued(row: &SqliteRow) -> PortResult<QueuedMessage> {
     let payload = get::<&[u8]>(row, 2)?.into();
-    Ok(QueuedMessage { partition: partition(row, 0)?, message: count(row, 1)?, payload })
+    // The queue is in the log's file: whoever restores one restores both.
+    Ok(QueuedMessage { partition: partition(row, 0)?, message: count(row, 1)?, stored_at: 0, payload })
 }
 
 struct Enqueue {

@@ -85,7 +85,14 @@ fn stores(
         let row = stage.log.row(partition);
         tally.add(Counted::TakenOver, row.epoch.get());
         if let Some(position) = row.position {
-            audit.remembers(partition.index(), position.created_at, position.first_command);
+            audit.remembers(partition.index(), position.created_at, position.mark);
+            let messages = stage.queue.messages(partition);
+            let there = messages.iter().find(|message| message.message == position.message);
+            let mark = there.and_then(|message| {
+                let slots = eventsourcing::command::unpack(partition, message.message, &message.payload);
+                slots.first().map(|first| message.mark(first.command_id()))
+            });
+            audit.stands(partition.index(), mark);
         }
         let position = row.position.map(|position| (position.message, position.index));
         let row = PartitionRow { epoch: row.epoch.get(), head: row.head.get(), position };

@@ -6,10 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use eventsourcing::command::{Slot, unpack};
+use eventsourcing::command::unpack;
 use eventsourcing::environment::Environment as _;
 use eventsourcing::partition::Partition;
-use eventsourcing::ports::{PortResult, QueuePosition, QueuedMessage, Role};
+use eventsourcing::ports::{PortResult, QueuePosition, Role};
 use eventsourcing::queue::{Adopted, adopt};
 use eventsourcing::testkit::world::Task;
 use eventsourcing::turn::Halted;
@@ -32,11 +32,6 @@ pub(crate) struct Replacement {
     since: u64,
     /// Where partitions stood whose place could not be found.
     astray: BTreeMap<Partition, QueuePosition>,
-    /// What the queue held that is gone: partition, number and first command of each message.
-    gone: BTreeSet<(Partition, u64, Uuid)>,
-    /// Partitions in whose queue a client has by chance repeated a command that is gone, under the number that it had: there a
-    /// reader may find its place, and cannot know that it is another.
-    excused: BTreeSet<Partition>,
     /// Set while a person adopts.
     adopting: Option<Task<PortResult<Adopted>>>,
 }
@@ -44,7 +39,6 @@ pub(crate) struct Replacement {
 impl Director<'_> {
     pub(crate) fn begin_replacement(&mut self, place: usize, kind: MishapKind) {
         let now = self.stage.world.environment().now().as_micros();
-        let before = self.messages();
         let readers = match kind {
             MishapKind::QueueRestored { .. } => {
                 let saved = self.backups.iter().find(|(of, _)| *of == place).map(|(_, saved)| saved.clone());
@@ -95,9 +89,7 @@ impl Director<'_> {
             }
         }
         let since = self.stage.now();
-        let gone = before.difference(&self.messages()).copied().collect();
-        let (astray, excused) = (BTreeMap::new(), BTreeSet::new());
-        self.replacement = Some(Replacement { readers, since, astray, gone, excused, adopting: None });
+        self.replacement = Some(Replacement { readers, since, astray: BTreeMap::new(), adopting: None });
         self.look_for_places();
     }
 
@@ -109,28 +101,6 @@ impl Director<'_> {
     fn stopped() -> impl Iterator<Item = Part> {
         let roles = [Some(Role::Worker), Some(Role::Policies), Some(Role::Importer)];
         Part::loops().filter(move |part| roles.contains(&part.role()))
-    }
-
-    /// Partition, number and first command of every message in the queue.
-    fn messages(&self) -> BTreeSet<(Partition, u64, Uuid)> {
-        let messages = self.stage.partitions.all().flat_map(|partition| self.stage.queue.messages(partition));
-        let first = |message: QueuedMessage| {
-            let slots = unpack(message.partition, message.message, &message.payload);
-            Some((message.partition, message.message, slots.first()?.command_id()))
-        };
-        messages.filter_map(first).collect()
-    }
-
-    /// While readers are to halt: whether one of them may find its place by chance.
-    pub(crate) fn look_for_chances(&mut self) {
-        if self.replacement.as_ref().is_none_or(|one| one.adopting.is_some() || one.gone.is_empty()) {
-            return;
-        }
-        let messages = self.messages();
-        if let Some(replacement) = &mut self.replacement {
-            let again = replacement.gone.intersection(&messages).map(|(partition, ..)| *partition);
-            replacement.excused.extend(again.collect::<Vec<_>>());
-        }
     }
 
     fn queued(&self) -> BTreeSet<Uuid> {
@@ -155,9 +125,11 @@ impl Director<'_> {
         let Some(position) = self.stage.log.row(partition).position else { return false };
         let messages = self.stage.queue.messages(partition);
         let message = messages.iter().find(|message| message.message == position.message);
-        let first = message.map(|message| unpack(partition, message.message, &message.payload));
-        let first = first.and_then(|slots| slots.first().map(Slot::command_id));
-        self.stage.queue.born() != position.created_at || first != Some(position.first_command)
+        let mark = message.and_then(|message| {
+            let slots = unpack(partition, message.message, &message.payload);
+            slots.first().map(|first| message.mark(first.command_id()))
+        });
+        self.stage.queue.born() != position.created_at || mark != Some(position.mark)
     }
 
     /// Remembers whose place cannot be found: from then on, only a person can let it move.
@@ -179,25 +151,18 @@ impl Director<'_> {
             return self.stage.log.checkpoints().imported(IMPORTER).is_some();
         }
         let moved = |(partition, position): (&Partition, &QueuePosition)| {
-            let moved = self.stage.log.row(*partition).position != Some(*position);
-            self.is_another(*partition) || (moved && !replacement.excused.contains(partition))
+            self.is_another(*partition) || self.stage.log.row(*partition).position != Some(*position)
         };
         replacement.astray.iter().any(moved)
     }
 
-    /// Whether this is a halt that may be: in front of a place that could not be found when somebody looked. (By now a client
-    /// may have repeated, by chance under the same number, what stood there.)
-    pub(crate) fn may_halt(&self, part: Part, halted: &Halted) -> bool {
+    /// Whether this is a halt that has to be.
+    pub(crate) fn must_halt(&self, part: Part, halted: &Halted) -> bool {
         let Some(replacement) = &self.replacement else { return false };
-        let is_astray = || {
-            let names =
-                |partition: &Partition| halted.reason.contains(&format!("that partition {partition} was"));
-            replacement.astray.keys().any(names) || self.have_to_halt(replacement)
-        };
         replacement.adopting.is_none()
             && part.kind() == Kind::Member(replacement.readers)
             && halted.reason.contains("`financing queue adopt`")
-            && is_astray()
+            && self.have_to_halt(replacement)
     }
 
     /// Goes on with a replacement: waits until the readers have halted, adopts, and starts everybody.

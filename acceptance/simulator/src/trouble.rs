@@ -21,9 +21,6 @@ impl Director<'_> {
     /// What a step may have asked for.
     pub(crate) fn after_a_step(&mut self) {
         self.steps += 1;
-        if self.replacement.is_some() {
-            self.look_for_chances();
-        }
         if self.teller.is_telling() {
             self.teller.step(&self.stage);
         }
@@ -251,7 +248,7 @@ impl Director<'_> {
 
     fn halts(&mut self, part: Part, halted: &Halted) -> Result<(), Breach> {
         self.teller.tell(|| format!("{part}: {halted}"));
-        if !self.may_halt(part, halted) {
+        if !self.must_halt(part, halted) {
             return Err(Breach { check: Check::Halts, what: format!("{part}: {halted}") });
         }
         self.tally.count(Counted::Halted);

@@ -61,15 +61,15 @@ pub struct QueuePosition {
     pub created_at: u64,
     /// The message.
     pub message: u64,
-    /// The id of the message's first command: the same number with another content is another queue, too.
-    pub first_command: Uuid,
+    /// See [`QueuedMessage::mark`]: the same number with another message is another queue, too.
+    pub mark: Uuid,
     /// The command's index in the message.
     pub index: u32,
 }
 
 impl fmt::Display for QueuePosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "message {} command {} ({})", self.message, self.index, self.first_command)
+        write!(f, "message {} command {} ({})", self.message, self.index, self.mark)
     }
 }
 
@@ -80,8 +80,24 @@ pub struct QueuedMessage {
     pub partition: Partition,
     /// Its number: growing, not gap-free.
     pub message: u64,
+    /// When the queue stored it, by the queue's clock: nanoseconds since the Unix epoch. 0 where the queue cannot be
+    /// restored without the log, and so never be another one.
+    pub stored_at: u64,
     /// The bundle.
     pub payload: Arc<[u8]>,
+}
+
+impl QueuedMessage {
+    /// What tells the message from any other that may ever stand under its number: its first command, and when it was stored. The
+    /// command alone would not do: after a restore a client may send again what was lost, and its message may get the number
+    /// that the lost one had, in front of other messages than then.
+    #[must_use]
+    pub fn mark(&self, first_command: Uuid) -> Uuid {
+        match self.stored_at {
+            0 => first_command,
+            stored_at => Uuid::new_v5(&first_command, &stored_at.to_be_bytes()),
+        }
+    }
 }
 
 /// The command queue: durable, ordered within a partition, read from a position that the reader stores itself.

@@ -44,9 +44,8 @@ pub async fn prove<Q: CommandQueue>(
         .await
         .map_err(PortError::trouble)?
         .ok_or_else(|| halt("the message is missing"))?;
-    let first =
-        unpack(partition, message.message, &message.payload).first().map(crate::command::Slot::command_id);
-    if first != Some(position.first_command) {
+    let slots = unpack(partition, message.message, &message.payload);
+    if slots.first().map(|first| message.mark(first.command_id())) != Some(position.mark) {
         return Err(halt("the message is another"));
     }
     Ok(message)

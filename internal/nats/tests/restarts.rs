@@ -218,7 +218,8 @@ async fn bundles_keep_their_order_when_the_server_is_killed_under_them() {
 /// Where a worker stands that has worked off this message, whose first command has this id.
 async fn position(queue: &NatsQueue, message: u64, first: &str) -> QueuePosition {
     let created_at = queue.created_at().await.unwrap();
-    QueuePosition { created_at, message, first_command: id(first), index: 0 }
+    let stored = queue.message(partition(1), message).await.unwrap().expect("it is there");
+    QueuePosition { created_at, message, mark: stored.mark(id(first)), index: 0 }
 }
 
 async fn halted(queue: &NatsQueue, position: QueuePosition) -> String {

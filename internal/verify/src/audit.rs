@@ -282,7 +282,8 @@ impl Audit {
     }
 
     /// What a partition's row remembers of the queue beside the position: when it was created, in microseconds since the
-    /// Unix epoch, and the first command of the message at the position. Where it is not said it is not checked.
+    /// Unix epoch, and the mark of the message at the position
+    /// (its first command, or what is derived from that and from when the message was stored). Where it is not said it is not checked.
     pub fn remembers(&mut self, partition: u16, created_at: u64, first_command: Uuid) {
         if let Some(lane) = self.lane(partition) {
             lane.remembered = Some((created_at, first_command));

@@ -158,9 +158,9 @@ impl<M: Model> Owned<M> {
 
     fn unpack(&mut self, created_at: u64, message: &QueuedMessage) {
         let slots = unpack(message.partition, message.message, &message.payload);
-        let Some(first_command) = slots.first().map(Slot::command_id) else { return };
+        let Some(mark) = slots.first().map(|first| message.mark(first.command_id())) else { return };
         for (index, slot) in (0u32..).zip(slots) {
-            let position = QueuePosition { created_at, message: message.message, first_command, index };
+            let position = QueuePosition { created_at, message: message.message, mark, index };
             self.pending.push_back(Pending { position, work: interpret(slot, self.partitions, message) });
         }
         self.read_up_to = message.message;

@@ -126,6 +126,44 @@ fn adopting_where_nobody_has_begun_is_nothing() {
 }
 
 #[test]
+fn a_repeat_under_the_number_of_a_message_that_was_lost_is_not_taken_for_it() {
+    // given a queue that was worked off up to its third message, and is restored to when it had one
+    let stage = Stage::of(3, 1);
+    let accounts = [(); 3].map(|()| stage.id_in(0));
+    let envelopes = accounts.map(|account| stage.envelope(&open(account)).encode().unwrap());
+    let queue = |payload: &[u8]| {
+        for bundle in pack(FIRST, [payload]) {
+            stage.queue.push(FIRST, &bundle.payload);
+        }
+    };
+    let worker = stage.worker("worker", WorkerLimits::default());
+    queue(&envelopes[0]);
+    let copy = stage.queue.save();
+    queue(&envelopes[1]);
+    queue(&envelopes[2]);
+    stage.world.run_until(|| stage.log.all_records().len() == 3, STEPS).unwrap();
+    worker.task.kill();
+    stage.queue.restore(copy);
+
+    // when somebody says something new, and the client of the third message sends it again
+    let late = stage.id_in(0);
+    queue(&stage.envelope(&open(late)).encode().unwrap());
+    queue(&envelopes[2]);
+
+    // then a worker does not go on behind it, or what is new would be skipped and purged
+    let worker = stage.worker("worker", WorkerLimits { purge_every: 1, ..WorkerLimits::default() });
+    let reason = halted(&stage, &worker);
+    assert!(
+        reason.contains("the message is another") && reason.contains("financing queue adopt"),
+        "{reason}"
+    );
+    adopted(&stage);
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    stage.world.run_until(|| stage.balances().contains_key(&late), STEPS).unwrap();
+    assert_eq!(stage.log.all_records().len(), 4);
+}
+
+#[test]
 fn a_worker_whose_read_fails_proves_its_queue_again() {
     // given a worker that has worked its queue off, and a queue that is replaced in front of its eyes
     let mut stage = Stage::new(2);

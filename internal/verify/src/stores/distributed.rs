@@ -17,6 +17,8 @@ use tokio::time::timeout;
 use super::event::CloudEvent;
 use super::postgres::statements;
 use super::{StoreError, bundle};
+use uuid::Uuid;
+
 use crate::{Audit, Bus};
 
 /// A snapshot that stays what it is until it ends, and in which nothing can be written.
@@ -340,7 +342,11 @@ async fn proof(
         let subject = format!("{SUBJECT}{partition}");
         let found = self::message(&stream, COMMANDS, message).await?;
         let found = found.filter(|found| found.subject.as_str() == subject);
-        let stands = found.map(|found| bundle::first(partition, message, &found.payload));
+        let stands = found.map(|found| {
+            let first = bundle::first(partition, message, &found.payload);
+            // The queue remembers a message by its first command, and by when it was stored.
+            Uuid::new_v5(&first, &u64::try_from(found.time.unix_timestamp_nanos()).unwrap_or(0).to_be_bytes())
+        });
         audit.stands(partition, stands);
         if stands != Some(first) {
             unproven.push((partition, (message, index), first));

@@ -138,7 +138,7 @@ fn stale(row: PartitionRow) -> Vec<PartitionRow> {
         at(Some(QueuePosition { message: position.message + 1, ..position })),
         at(Some(QueuePosition { index: position.index + 1, ..position })),
         at(Some(QueuePosition { created_at: position.created_at + 1, ..position })),
-        at(Some(QueuePosition { first_command: id("another"), ..position })),
+        at(Some(QueuePosition { mark: id("another"), ..position })),
     ]
 }
 

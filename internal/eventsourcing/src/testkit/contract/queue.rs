@@ -22,6 +22,7 @@ where
     a_purge_spares_the_message_and_the_other_partitions(make().await).await;
     numbers_grow_past_those_that_were_purged(make().await).await;
     the_creation_time_stays(make().await).await;
+    every_way_to_a_message_says_when_it_was_stored(make().await).await;
     two_handles_share_one_queue(make().await).await;
 }
 
@@ -41,6 +42,28 @@ async fn read<Q: CommandQueue>(queue: &Q, after: &[(Partition, u64)], limit: usi
 fn payload(partition: Partition, names: &[&str]) -> Vec<u8> {
     let ids: Vec<Uuid> = names.iter().map(|name| id(name)).collect();
     bundle(partition, &ids).payload
+}
+
+async fn every_way_to_a_message_says_when_it_was_stored<Q: CommandQueue + Clone>(queue: Q) {
+    let one = partition(1);
+    enqueue(&queue, one, &["a", "b"]).await;
+    let first = read(&queue, &[(one, 0)], 10).await;
+    // Read on from where the reader follows, by another handle from the beginning, and by number.
+    enqueue(&queue, one, &["c"]).await;
+    let mut read_on = first.clone();
+    while read_on.len() < 3 {
+        let last = read_on.last().map_or(0, |message| message.message);
+        read_on.extend(read(&queue, &[(one, last)], 10).await);
+    }
+    let again = read(&queue.clone(), &[(one, 0)], 10).await;
+    for (one_way, another) in read_on.iter().zip(&again) {
+        let found = queue.message(one, one_way.message).await.expect("a lookup").expect("it is there");
+        let times = [one_way.stored_at, another.stored_at, found.stored_at];
+        assert_eq!(times, [times[0]; 3], "message {}", one_way.message);
+        assert_eq!(found.mark(id("x")), another.mark(id("x")));
+    }
+    let times: Vec<u64> = read_on.iter().map(|message| message.stored_at).collect();
+    assert!(times.iter().all(|time| *time == 0) || times.is_sorted(), "{times:?}");
 }
 
 async fn an_empty_queue_answers_with_nothing<Q: CommandQueue>(queue: Q) {

@@ -156,7 +156,7 @@ pub fn position(partition: Partition, message: u64) -> QueuePosition {
     QueuePosition {
         created_at: CREATED_AT,
         message,
-        first_command: id(&format!("message {partition}/{message}")),
+        mark: id(&format!("message {partition}/{message}")),
         index: 0,
     }
 }

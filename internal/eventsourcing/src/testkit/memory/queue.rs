@@ -1,6 +1,7 @@
 //! The command queue in memory.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::{Call, Interference, Way, lock};
@@ -13,6 +14,8 @@ use crate::ports::{CommandQueue, PortError, PortResult, QueuedMessage};
 #[derive(Clone)]
 pub struct MemoryQueue {
     state: Arc<Mutex<SavedQueue>>,
+    /// When the last message was stored: it goes on, also when the queue goes back.
+    clock: Arc<AtomicU64>,
     /// Whose bundles are refused.
     refused: Arc<Mutex<Option<Partition>>>,
     bells: Doorbells,
@@ -24,8 +27,11 @@ pub struct MemoryQueue {
 pub struct SavedQueue {
     created_at: u64,
     last: u64,
-    messages: BTreeMap<(Partition, u64), Arc<[u8]>>,
+    messages: BTreeMap<(Partition, u64), Stored>,
 }
+
+/// When a payload was stored, and the payload.
+type Stored = (u64, Arc<[u8]>);
 
 impl SavedQueue {
     fn new(created_at: u64) -> Self {
@@ -34,10 +40,9 @@ impl SavedQueue {
 
     fn after(&self, partition: Partition, after: u64) -> impl Iterator<Item = QueuedMessage> {
         let from = (partition, after.saturating_add(1));
-        self.messages.range(from..=(partition, u64::MAX)).map(move |((_, message), payload)| QueuedMessage {
-            partition,
-            message: *message,
-            payload: Arc::clone(payload),
+        self.messages.range(from..=(partition, u64::MAX)).map(move |((_, message), (stored_at, payload))| {
+            let (message, stored_at) = (*message, *stored_at);
+            QueuedMessage { partition, message, stored_at, payload: Arc::clone(payload) }
         })
     }
 }
@@ -48,7 +53,13 @@ impl MemoryQueue {
     #[must_use]
     pub fn new(created_at: u64) -> Self {
         let state = Arc::new(Mutex::new(SavedQueue::new(created_at)));
-        Self { state, refused: Arc::default(), bells: Doorbells::default(), way: Way::default() }
+        Self {
+            state,
+            clock: Arc::default(),
+            refused: Arc::default(),
+            bells: Doorbells::default(),
+            way: Way::default(),
+        }
     }
 
     /// Another handle on the same queue, on whose way somebody stands.
@@ -97,18 +108,22 @@ impl MemoryQueue {
             let mut state = lock(&self.state);
             state.last += 1;
             let number = state.last;
-            state.messages.insert((partition, number), Arc::from(payload));
+            state.messages.insert((partition, number), (self.now(), Arc::from(payload)));
             number
         };
         self.bells.ring();
         number
     }
 
+    fn now(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
     /// Overwrites a message. `false`: there is none with this number.
     pub fn overwrite(&self, partition: Partition, message: u64, payload: &[u8]) -> bool {
         let mut state = lock(&self.state);
         let found = state.messages.get_mut(&(partition, message));
-        found.map(|stored| *stored = Arc::from(payload)).is_some()
+        found.map(|stored| *stored = (self.now(), Arc::from(payload))).is_some()
     }
 
     /// Has no room from now on for this partition's bundles. `None` takes it back.
@@ -168,8 +183,8 @@ impl CommandQueue for MemoryQueue {
     async fn message(&self, partition: Partition, message: u64) -> PortResult<Option<QueuedMessage>> {
         let find = || {
             let state = lock(&self.state);
-            let payload = state.messages.get(&(partition, message)).cloned();
-            Ok(payload.map(|payload| QueuedMessage { partition, message, payload }))
+            let found = state.messages.get(&(partition, message)).cloned();
+            Ok(found.map(|(stored_at, payload)| QueuedMessage { partition, message, stored_at, payload }))
         };
         self.way.call(Call::QueueMessage, find).await
     }

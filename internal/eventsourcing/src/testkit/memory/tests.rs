@@ -77,8 +77,9 @@ fn a_queue_that_was_tampered_with_is_not_the_one_that_is_remembered() {
         let (one, queue) = (partition(1), MemoryQueue::new(5));
         let empty = queue.save();
         queue.enqueue(vec![bundle(one, &[id("a")]), bundle(one, &[id("b")])]).await;
-        let position =
-            crate::ports::QueuePosition { created_at: 5, message: 2, first_command: id("b"), index: 0 };
+        let stored = queue.message(one, 2).await.unwrap().unwrap();
+        let mark = stored.mark(id("b"));
+        let position = crate::ports::QueuePosition { created_at: 5, message: 2, mark, index: 0 };
         assert!(prove(&queue, one, position).await.is_ok());
         let whole = queue.save();
         let halts = async |what: &str| {
@@ -98,6 +99,10 @@ fn a_queue_that_was_tampered_with_is_not_the_one_that_is_remembered() {
         queue.push(one, b"[]");
         assert_eq!(queue.push(one, b"[]"), 2, "a restore forgets which numbers were given");
         halts("restored").await;
+        queue.restore(empty.clone());
+        queue.push(one, &bundle(one, &[id("a")]).payload);
+        queue.push(one, &bundle(one, &[id("b")]).payload);
+        halts("restored, and the same stored again").await;
         assert!(prove(&queue, one, position).await.is_ok());
     });
 }
