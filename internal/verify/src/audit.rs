@@ -282,11 +282,11 @@ impl Audit {
     }
 
     /// What a partition's row remembers of the queue beside the position: when it was created, in microseconds since the
-    /// Unix epoch, and the mark of the message at the position
-    /// (its first command, or what is derived from that and from when the message was stored). Where it is not said it is not checked.
-    pub fn remembers(&mut self, partition: u16, created_at: u64, first_command: Uuid) {
+    /// Unix epoch, and the mark of the message at the position: its first command, or what is derived from that and from
+    /// when the queue stored it. Where it is not said it is not checked.
+    pub fn remembers(&mut self, partition: u16, created_at: u64, mark: Uuid) {
         if let Some(lane) = self.lane(partition) {
-            lane.remembered = Some((created_at, first_command));
+            lane.remembered = Some((created_at, mark));
         }
     }
 
@@ -296,7 +296,7 @@ impl Audit {
         self.commands.created_at = created_at.into();
     }
 
-    /// The queue positions that were taken in, each with the first command of the message there: what whoever can looks for,
+    /// The queue positions that were taken in, each with the mark of the message there: what whoever can looks for,
     /// to say what [`stands`](Self::stands) there.
     #[must_use]
     pub fn positions(&self) -> Vec<(u16, (u64, u32), Uuid)> {
@@ -307,11 +307,11 @@ impl Audit {
         (0..).zip(&self.lanes).filter_map(position).collect()
     }
 
-    /// The first command of the message at a partition's position, for whoever looked after the log was read; `None`:
+    /// The mark of the message at a partition's position, for whoever looked after the log was read; `None`:
     /// there is no such message. Else the message must be among those that are [`queued`](Self::queued).
-    pub fn stands(&mut self, partition: u16, first_command: Option<Uuid>) {
+    pub fn stands(&mut self, partition: u16, mark: Option<Uuid>) {
         if let Some(lane) = self.lane(partition) {
-            lane.stands = first_command.into();
+            lane.stands = mark.into();
         }
     }
 

@@ -157,7 +157,7 @@ impl Commands {
             let stands = if lane.stands == Seen::NobodyLooked { among() } else { lane.stands };
             let is = match stands {
                 Seen::This(found) if found == first => continue,
-                Seen::This(found) => format!("begins with command {found}, and {first} was worked off"),
+                Seen::This(found) => format!("is another: {found}, and {first} was worked off"),
                 Seen::Nothing | Seen::NobodyLooked => "is missing".to_owned(),
             };
             let what = format!(

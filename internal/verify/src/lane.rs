@@ -50,9 +50,9 @@ pub(crate) struct Lane {
     pub(crate) messages: Vec<(u64, u64)>,
     /// Epoch, head and queue position of the partition's row.
     pub(crate) row: Option<PartitionRow>,
-    /// What else the row remembers of the queue: when it was created, and the first command of the message there.
+    /// What else the row remembers of the queue: when it was created, and the mark of the message there.
     pub(crate) remembered: Option<(u64, Uuid)>,
-    /// Of whoever looked there after the log was read: the first command of the message that stands there now.
+    /// Of whoever looked there after the log was read: the mark of the message that stands there now.
     pub(crate) stands: Seen<Uuid>,
     /// How far the policies have come.
     pub(crate) reacted: u64,

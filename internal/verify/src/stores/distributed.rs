@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
+use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::RawMessageErrorKind;
 use futures_util::{Stream, StreamExt as _};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -342,11 +343,14 @@ async fn proof(
         let subject = format!("{SUBJECT}{partition}");
         let found = self::message(&stream, COMMANDS, message).await?;
         let found = found.filter(|found| found.subject.as_str() == subject);
-        let stands = found.map(|found| {
+        // The row remembers a message by its first command and by when it was stored.
+        let mark = |found: StreamMessage| {
+            let stored_at = u64::try_from(found.time.unix_timestamp_nanos())
+                .map_err(|error| StoreError::new(COMMANDS, error))?;
             let first = bundle::first(partition, message, &found.payload);
-            // The queue remembers a message by its first command, and by when it was stored.
-            Uuid::new_v5(&first, &u64::try_from(found.time.unix_timestamp_nanos()).unwrap_or(0).to_be_bytes())
-        });
+            Ok::<_, StoreError>(Uuid::new_v5(&first, &stored_at.to_be_bytes()))
+        };
+        let stands = found.map(mark).transpose()?;
         audit.stands(partition, stands);
         if stands != Some(first) {
             unproven.push((partition, (message, index), first));

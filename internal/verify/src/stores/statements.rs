@@ -160,7 +160,7 @@ pub(in crate::stores) async fn partitions(
     Ok(())
 }
 
-/// A partition, its row, and what the row remembers of the queue: when it was created, and the first command of the message
+/// A partition, its row, and what the row remembers of the queue: when it was created, and the mark of the message
 /// at the position.
 pub(in crate::stores) type Partition = (u16, PartitionRow, Option<(u64, Uuid)>);
 

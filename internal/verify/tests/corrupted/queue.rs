@@ -73,7 +73,7 @@ fn a_queue_that_was_emptied_lacks_the_message_at_the_position() {
 fn a_queue_that_was_restored_has_another_message_at_the_position() {
     let mut stored = proven();
     stored.remembered[2] = Some((CREATED, id(0x63, 0)));
-    only(&stored, "partition 2 begins with command");
+    only(&stored, "partition 2 is another");
 }
 
 #[test]
