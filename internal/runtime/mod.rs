@@ -15,6 +15,7 @@
 //! - [`stores`]: the embedded platform without its servers, for any context
 //! - [`verify`]: checks all that a platform has stored
 //! - [`signals`], [`supervise`], [`telemetry`]: stopping, dying, telling
+//! - [`terminal`]: what the clients know of the terminal that they print to
 
 pub mod client;
 pub mod config;
@@ -31,4 +32,5 @@ pub mod signals;
 pub mod stores;
 pub mod supervise;
 pub mod telemetry;
+pub mod terminal;
 pub mod verify;
