@@ -113,7 +113,7 @@ fn stores(
     }
     let memory = director.memory.borrow();
     let mut accepted: Vec<Uuid> =
-        memory.accepted.iter().copied().filter(|id| !director.exempt.contains(id)).collect();
+        memory.accepted.iter().copied().filter(|id| !director.lost.contains(id)).collect();
     accepted.sort_unstable();
     accepted.dedup();
     let report = audit.finish(&Expect { settled: true, accepted: &accepted });

@@ -117,7 +117,19 @@ impl Director<'_> {
         replace(&self.stage.queue);
         let after = self.queued();
         let log = &self.stage.log;
-        self.exempt.extend(before.into_iter().filter(|id| !after.contains(id) && !log.has_outcome(*id)));
+        self.lost.extend(before.into_iter().filter(|id| !after.contains(id) && !log.has_outcome(*id)));
+    }
+
+    /// What was lost and is sent again is in the queue that is there: from then on it has to have an outcome like any other,
+    /// whether or not its sender is told that it was accepted.
+    pub(crate) fn look_for_the_lost(&mut self) {
+        let stored = self.stage.queue.stored();
+        if self.lost.is_empty() || self.searched == stored {
+            return;
+        }
+        self.searched = stored;
+        let queued = self.queued();
+        self.lost.retain(|id| !queued.contains(id));
     }
 
     /// Whether a partition's place cannot be found in the queue that is there.

@@ -103,8 +103,10 @@ pub(crate) struct Director<'a> {
     pub(crate) replacement: Option<Replacement>,
     /// What was said on the Registering context's stream.
     pub(crate) streamed: Vec<Vec<u8>>,
-    /// Commands that may be lost with a queue that was replaced.
-    pub(crate) exempt: BTreeSet<Uuid>,
+    /// Commands that were lost with a queue that was replaced, and are in none since.
+    pub(crate) lost: BTreeSet<Uuid>,
+    /// How much the queue had ever stored when somebody last looked for those among it.
+    pub(crate) searched: u64,
     /// The query service.
     queries: Rc<ReadModelQueries<MemoryReadModels>>,
     pub(crate) memory: Rc<RefCell<Memory>>,
@@ -130,7 +132,8 @@ impl<'a> Director<'a> {
             backups: Vec::new(),
             replacement: None,
             streamed: Vec::new(),
-            exempt: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            searched: 0,
             queries: Rc::new(ReadModelQueries::new(models)),
             memory: Rc::default(),
             tally: Tally::default(),

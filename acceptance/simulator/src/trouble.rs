@@ -21,6 +21,7 @@ impl Director<'_> {
     /// What a step may have asked for.
     pub(crate) fn after_a_step(&mut self) {
         self.steps += 1;
+        self.look_for_the_lost();
         if self.teller.is_telling() {
             self.teller.step(&self.stage);
         }

@@ -115,6 +115,11 @@ impl MemoryQueue {
         number
     }
 
+    /// How many messages were ever stored or overwritten, also in queues that this one has replaced.
+    pub fn stored(&self) -> u64 {
+        self.clock.load(Ordering::Relaxed)
+    }
+
     fn now(&self) -> u64 {
         self.clock.fetch_add(1, Ordering::Relaxed) + 1
     }
