@@ -213,6 +213,9 @@ impl Projection<Bank> for Balances {
     }
 }
 
+/// How long an answer is waited for.
+const WAIT: Duration = Duration::from_secs(10);
+
 /// A bank that is open: every loop of the kernel, on the files of one directory.
 struct OpenBank(Running);
 
@@ -223,21 +226,20 @@ impl OpenBank {
     }
 
     async fn ask(&self, account: Uuid, ask: Ask) -> Result<Verdict, String> {
-        let (command, wait) = (Command { account, ask }, Duration::from_secs(10));
-        Ok(self.0.ask::<Bank>(SystemEnvironment.uuid(), "teller", &command, wait).await?.verdict)
+        let (id, command) = (SystemEnvironment.uuid(), Command { account, ask });
+        let outcome = self.0.front().ask::<Bank>(id, "teller", &command, WAIT).await;
+        outcome.map(|outcome| outcome.verdict).map_err(|error| error.to_string())
     }
 
     /// Waits until the read model shows this balance.
     async fn shows(&self, account: Uuid, cents: i64) -> Result<(), String> {
-        let projected = self.0.read_models().projected().hang();
-        loop {
-            let row = self.0.read_models().row(ACCOUNTS.name, account).await;
-            let row = row.map_err(|error| error.to_string())?;
-            if row.is_some_and(|row| row.values == [Some(Value::Integer(cents))]) {
-                return Ok(());
-            }
-            projected.rung().await;
-        }
+        let front = self.0.front();
+        let look = || async move {
+            let row = front.read_models().row(ACCOUNTS.name, account).await?;
+            Ok(row.filter(|row| row.values == [Some(Value::Integer(cents))]))
+        };
+        let shown = front.until(WAIT, look).await.map_err(|error| error.to_string())?;
+        shown.map(|_| ()).ok_or_else(|| format!("no {cents} cents on {account} in {WAIT:?}"))
     }
 }
 

@@ -4,6 +4,7 @@
 //! few lines as this one.
 
 use std::fmt::Display;
+use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,13 +12,13 @@ use eventsourcing::assignment::Assignment;
 use eventsourcing::command::Envelope;
 use eventsourcing::deadletters::InTheLog;
 use eventsourcing::desk::Desk;
-use eventsourcing::environment::{Doorbell, Environment as _, Stop, Stopper};
-use eventsourcing::listener::{Intake, Listener, ListenerLimits};
+use eventsourcing::environment::{Doorbell, Environment as _, Stop, Stopper, within};
+use eventsourcing::listener::{Intake, Listener, ListenerLimits, SubmitError};
 use eventsourcing::model::{Model, Policies, Projection};
 use eventsourcing::outcome::{Outcome, Reply};
-use eventsourcing::partition::{Deployment, Partition, PartitionCount};
+use eventsourcing::partition::{Deployment, LogPosition, Partition, PartitionCount};
 use eventsourcing::policy::PolicyRunner;
-use eventsourcing::ports::ReadModelSchema;
+use eventsourcing::ports::{PortResult, ReadModelSchema, ReadModels as _};
 use eventsourcing::projector::{Projector, prove};
 use eventsourcing::relayer::Relayer;
 use eventsourcing::worker::{Worker, WorkerLimits};
@@ -179,12 +180,12 @@ impl Stores {
     }
 }
 
-/// A context that runs in this process: stores and loops, for whoever wants no servers in front of them.
+/// A context that runs in this process: stores and loops, for whoever puts servers of their own in front of them, or none.
 pub struct Running {
     stores: Stores,
     loops: Parts,
     stopper: Stopper,
-    intake: Intake<SystemEnvironment>,
+    front: Front,
 }
 
 impl Running {
@@ -203,33 +204,23 @@ impl Running {
         let stores = Stores::open(directory, lock, PartitionCount::DEFAULT, schema).await?;
         let (mut loops, (stopper, stop)) = (Parts::default(), Stop::new());
         let intake = stores.start_loops::<M>(policies, projection, &mut loops, &stop);
-        Ok(Self { stores, loops, stopper, intake })
+        let front = Front { intake, read_models: stores.read_models().clone() };
+        Ok(Self { stores, loops, stopper, front })
     }
 
-    /// Hands a command in, under an id of the caller's, and waits for its outcome. The same id again gets the same outcome.
-    ///
-    /// # Errors
-    ///
-    /// When it is not accepted, its id was used for another command, or there is no outcome in time.
-    pub async fn ask<M: Model>(
-        &self,
-        command_id: Uuid,
-        actor: &str,
-        command: &M::Command,
-        wait: Duration,
-    ) -> Result<Outcome, String> {
-        let envelope = Envelope::first::<M>(command_id, actor.to_owned(), command).map_err(text)?;
-        match self.intake.submit_and_wait(envelope, wait).await.map_err(text)? {
-            Some(Reply::Outcome(outcome)) => Ok(outcome),
-            Some(Reply::Reused { command_id }) => Err(format!("{command_id} was used for another command")),
-            None => Err(format!("no outcome in {wait:?}; the command is accepted")),
-        }
-    }
-
-    /// The read models.
+    /// What a server needs of it. A clone is the same one, for a handler of its own.
     #[must_use]
-    pub const fn read_models(&self) -> &SqliteReadModels {
-        self.stores.read_models()
+    pub const fn front(&self) -> &Front {
+        &self.front
+    }
+
+    /// Completes when a loop has died or a store can no longer be written, with the reason: then it is time to end.
+    pub async fn death(&mut self) -> String {
+        tokio::select! {
+            biased;
+            reason = self.loops.death() => reason,
+            reason = self.stores.death() => reason,
+        }
     }
 
     /// Finishes what is under way and closes the files.
@@ -242,6 +233,93 @@ impl Running {
         let ended = self.loops.ended().await;
         self.stores.close().await;
         ended
+    }
+}
+
+/// Why there is no outcome to tell.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// It was not accepted, or nobody knows whether it was.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// Its id was used for another command. Nothing was done.
+    #[error("{0} was used for another command")]
+    Reused(Uuid),
+    /// The time was up first. The command is accepted; asking again under the same id gets its outcome.
+    #[error("no outcome in {0:?}; the command is accepted")]
+    Pending(Duration),
+}
+
+/// The front of a running context: where its commands come in, and its read models.
+#[derive(Clone)]
+pub struct Front {
+    intake: Intake<SystemEnvironment>,
+    read_models: SqliteReadModels,
+}
+
+impl Front {
+    /// Hands a command in, under an id of the caller's, and waits for its outcome. The same id again gets the same outcome.
+    ///
+    /// # Errors
+    ///
+    /// When it is not accepted, its id was used for another command, or there is no outcome in time.
+    pub async fn ask<M: Model>(
+        &self,
+        command_id: Uuid,
+        actor: &str,
+        command: &M::Command,
+        wait: Duration,
+    ) -> Result<Outcome, AskError> {
+        let envelope = Envelope::first::<M>(command_id, actor.to_owned(), command)
+            .map_err(|error| SubmitError::Unqueueable(error.to_string()))?;
+        match self.intake.submit_and_wait(envelope, wait).await? {
+            Some(Reply::Outcome(outcome)) => Ok(outcome),
+            Some(Reply::Reused { command_id }) => Err(AskError::Reused(command_id)),
+            None => Err(AskError::Pending(wait)),
+        }
+    }
+
+    /// Looks into the read models, and again after every projection, until there is something to see. `None`: the time was
+    /// up first.
+    ///
+    /// # Errors
+    ///
+    /// What the look ends with.
+    pub async fn until<T, L: Future<Output = PortResult<Option<T>>>>(
+        &self,
+        wait: Duration,
+        look: impl Fn() -> L,
+    ) -> PortResult<Option<T>> {
+        // Hung up before the first look: what is projected after it rings.
+        let bell = self.read_models.projected().hang();
+        let looking = async {
+            loop {
+                if let Some(seen) = look().await? {
+                    return Ok(Some(seen));
+                }
+                bell.rung().await;
+            }
+        };
+        within(&SystemEnvironment, wait, looking).await.unwrap_or(Ok(None))
+    }
+
+    /// Waits until the read models show what an outcome wrote. `false`: the time was up first.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    pub async fn shows(&self, position: LogPosition, wait: Duration) -> PortResult<bool> {
+        let look = || async move {
+            let projected = self.read_models.checkpoints(&[position.partition]).await?;
+            Ok(projected.iter().any(|(_, projected)| projected.sequence >= position.sequence).then_some(()))
+        };
+        Ok(self.until(wait, look).await?.is_some())
+    }
+
+    /// The read models.
+    #[must_use]
+    pub const fn read_models(&self) -> &SqliteReadModels {
+        &self.read_models
     }
 }
 
