@@ -214,7 +214,7 @@ impl Projection<Bank> for Balances {
 }
 
 /// How long an answer is waited for.
-const WAIT: Duration = Duration::from_secs(10);
+const WAIT: Duration = Duration::from_secs(30);
 
 /// A bank that is open: every loop of the kernel, on the files of one directory.
 struct OpenBank(Running);

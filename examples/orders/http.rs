@@ -28,7 +28,7 @@ use crate::domain::{Command, Item, ItemAsk, Line, Lines, Name, OrderAsk, Refusal
 use crate::shop::{ORDERS, STOCK, Shop};
 
 /// How long an answer is waited for.
-const WAIT: Duration = Duration::from_secs(10);
+const WAIT: Duration = Duration::from_secs(30);
 
 /// How many seconds `?wait=` may ask for.
 const LONGEST_WAIT: u64 = 60;
