@@ -383,7 +383,7 @@ async fn shells_learn_the_commands_and_people_read_examples() {
         assert!(script.contains("watch") && script.contains("request-id"), "{shell}");
     }
     let help = run(&["--help"]).await;
-    let groups = ["Doing business:", "Looking:", "Running the platform:"];
+    let groups = ["A first look:", "Doing business:", "Looking:", "Running the platform:"];
     let at: Vec<usize> = groups.iter().map(|group| help.find(group).expect(group)).collect();
     assert!(at.is_sorted(), "{help}");
     assert!(run(&["bid", "--help"]).await.contains("financing bid $INVESTOR_1 $INVOICE 60.00"));

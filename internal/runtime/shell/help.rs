@@ -16,6 +16,7 @@ pub const HEALTH_EXAMPLES: &str = "Examples:\n  financing health 127.0.0.1:8080 
 
 /// The groups, with those that belong to each. Whoever is in none is in the last.
 const GROUPS: &[(&str, &[&str])] = &[
+    ("A first look", &["demo"]),
     ("Doing business", &["sell", "bid", "approve", "reverse"]),
     ("Looking", &["invoices", "investors", "issuers", "bids", "show", "command", "watch"]),
     ("The shell", &["completions"]),

@@ -20,6 +20,7 @@ use tonic::transport::Channel;
 
 use super::client::{ClientError, Commands, Queries, connect};
 use super::config::client_address;
+use super::demo::{self, DemoArguments};
 use super::distributed::operations::{self, MigrateArguments, QueueCommand};
 use super::verify::{self, VerifyArguments};
 
@@ -109,6 +110,8 @@ pub enum ShellCommand {
     Command(CommandArguments),
     /// Watch an invoice or a bid until it settles
     Watch(WatchArguments),
+    /// Drive a whole market, and show its sagas as they happen
+    Demo(DemoArguments),
     /// Print what a shell needs to complete commands and flags
     Completions(CompletionsArguments),
     /// Ask a process whether it is well: exits with 0 when it serves
@@ -144,6 +147,7 @@ pub async fn run(command: ShellCommand) -> Result<String, ClientError> {
         ShellCommand::Show(show) => show::run(show).await,
         ShellCommand::Command(arguments) => outcome::run(arguments).await,
         ShellCommand::Watch(arguments) => watch::run(arguments).await,
+        ShellCommand::Demo(arguments) => return demo::run(arguments).await,
         ShellCommand::Completions(arguments) => return Ok(completions::run(&arguments)),
         ShellCommand::Health { address } => return operations::health(&address).await,
         ShellCommand::Migrate(arguments) => return operations::migrate(arguments).await,
