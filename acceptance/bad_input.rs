@@ -258,7 +258,8 @@ async fn a_query_that_makes_no_sense_is_refused_with_the_name_of_its_field() {
 
     let after = [(16, 0), (0, u64::MAX), (1, 0), (1, 0), (u32::MAX, 1)]
         .map(|(partition, sequence)| LogPosition { partition, sequence });
-    let status = queries.watch_facts(WatchFactsRequest { after: after.to_vec() }).await.unwrap_err();
+    let request = WatchFactsRequest { after: after.to_vec(), ..WatchFactsRequest::default() };
+    let status = queries.watch_facts(request).await.unwrap_err();
     let expected = ["after[0].partition", "after[1].sequence", "after[3].partition", "after[4].partition"];
     assert_eq!(violated(&status), fields(&expected));
 }

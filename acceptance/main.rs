@@ -5,7 +5,7 @@
 //! - the saga: [`issuer_registered`], [`investor_registered`], [`sell_invoice`], [`bid_on_invoice`],
 //!   [`approve_financing`], [`reverse_financing`]; many at once: [`race`]
 //! - what a client may rely on: [`queries`], [`read_your_writes`], [`idempotence`], [`refusals`], [`bad_input`],
-//!   [`services`], [`shell`]
+//!   [`services`], [`shell`], [`demo`]
 //! - what an operator may rely on: [`start`], [`stop`], [`crash`], [`populate`], [`verify`]
 //! - what an engineer may rely on: [`architecture`], [`documents`], [`compose`]
 //! - [`harness`]: what they share
@@ -29,6 +29,7 @@ mod bad_input;
 mod bid_on_invoice;
 mod compose;
 mod crash;
+mod demo;
 mod documents;
 #[expect(dead_code, unused_imports, reason = "each of the two test targets needs another part of it")]
 mod harness;

@@ -497,8 +497,10 @@ async fn a_watch_goes_on_after_the_positions_that_it_is_given() {
     // given
     let mut side = QuerySide::start().await;
     side.given(a_bid()).await;
-    let watch =
-        async |after| side.queries().watch_facts(WatchFactsRequest { after }).await.unwrap().into_inner();
+    let watch = async |after| {
+        let request = WatchFactsRequest { after, ..WatchFactsRequest::default() };
+        side.queries().watch_facts(request).await.unwrap().into_inner()
+    };
     let mut all = watch(Vec::new()).await;
     let mut seen = Vec::new();
     while seen.len() < 5 {
@@ -519,6 +521,26 @@ async fn a_watch_goes_on_after_the_positions_that_it_is_given() {
     }
     ids.sort();
     assert_eq!(ids, ["1-3", "15-1", "5-1"]);
+}
+
+#[tokio::test]
+async fn a_watch_from_the_end_sees_only_what_comes_and_what_a_position_asks_for() {
+    // given
+    let mut side = QuerySide::start().await;
+    side.given(a_bid()).await;
+    let request = |after| WatchFactsRequest { after, from_end: true };
+    let mut new = side.queries().watch_facts(request(Vec::new())).await.unwrap().into_inner();
+    let ada = proto::LogPosition { partition: 1, sequence: 2 };
+    let mut rest = side.queries().watch_facts(request(vec![ada])).await.unwrap().into_inner();
+
+    // when
+    let newcomer = issuer(IssuerId::new(Uuid::from_u128(16 + 9)), "Newcomer");
+    side.given([newcomer]).await;
+
+    // then
+    assert_eq!(new.message().await.unwrap().unwrap().fact.unwrap().id, "9-1");
+    let ids = [rest.message().await.unwrap().unwrap(), rest.message().await.unwrap().unwrap()];
+    assert_eq!(ids.map(|answer| answer.fact.unwrap().id), ["1-3", "9-1"]);
 }
 
 /// Reproduces: a watch that had read a partition to its end did not look again before it sent what another partition,

@@ -103,6 +103,20 @@ fn age(time: Timestamp, now: Timestamp) -> Duration {
     Duration::from_micros(now.as_micros().saturating_sub(time.as_micros()))
 }
 
+/// Where the partitions end that are not named.
+pub(crate) async fn ends<B: EventBus>(
+    bus: &B,
+    named: &[v1::LogPosition],
+    all: PartitionCount,
+) -> Result<Vec<(Partition, Sequence)>, Failure> {
+    let is_named = |partition: &Partition| {
+        named.iter().any(|position| position.partition == u32::from(partition.index()))
+    };
+    let others: Vec<Partition> = all.all().filter(|partition| !is_named(partition)).collect();
+    let tails = bus.tails(&others).await.map_err(Failure::Unheard)?;
+    Ok(tails.into_iter().map(|tail| (tail.partition, tail.last)).collect())
+}
+
 /// Reads the bus, and merges its partitions.
 pub(crate) struct Feed<E, B> {
     bus: Arc<B>,

@@ -27,7 +27,7 @@ mod facts;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod health;
-mod ids;
+pub(crate) mod ids;
 mod integration_service;
 mod lists;
 mod paging;

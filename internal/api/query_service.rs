@@ -20,7 +20,7 @@ use eventsourcing::ports::EventBus;
 
 use super::call::{Call, Calls};
 use super::deadline::Budget;
-use super::facts::Feed;
+use super::facts::{Feed, ends};
 use super::parse::Fields;
 use super::proto::financing::v1;
 use super::proto::financing::v1::query_service_server::QueryService;
@@ -244,8 +244,12 @@ impl<E: Environment, Q: Queries, B: EventBus> QueryService for QueryApi<E, Q, B>
         let lasts = Budget::of(request.metadata(), Duration::MAX).call();
         let body = async {
             let mut fields = Fields::default();
-            let after = fields.positions(&request.get_ref().after, self.partitions);
-            let after = fields.finish(Some(after))?;
+            let v1::WatchFactsRequest { after: named, from_end } = request.into_inner();
+            let after = fields.positions(&named, self.partitions);
+            let mut after = fields.finish(Some(after))?;
+            if from_end {
+                after.extend(ends(self.bus.as_ref(), &named, self.partitions).await?);
+            }
             let place = self.calls.admit_stream()?;
             let feed = Feed::new(
                 Arc::clone(&self.bus),

@@ -136,10 +136,20 @@ impl Queries {
 /// for, for ever.
 const DEADLINE: Duration = Duration::from_secs(45);
 
+/// How much later than the wait that it asks for a call has to end.
+const BEYOND_WAIT: Duration = Duration::from_secs(15);
+
 /// A request with its deadline.
 pub(crate) fn timed<T>(message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(DEADLINE);
+    request
+}
+
+/// A request that asks the server to wait this long, with a deadline a little later.
+pub(crate) fn timed_for<T>(message: T, wait: Duration) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(DEADLINE.max(wait.saturating_add(BEYOND_WAIT)));
     request
 }
 

@@ -14,6 +14,7 @@ use clap::{Args, Command, Parser};
 use eventsourcing::partition::PartitionCount;
 
 use super::shell::ShellCommand;
+use super::shell::help::template;
 use super::telemetry::LogFormat;
 
 /// How every program logs.
@@ -41,6 +42,7 @@ pub struct FileSettings {
     name = "financing",
     version,
     args_conflicts_with_subcommands = true,
+    help_template = template(),
     about = "The invoice-financing platform: everything in one process, on files in one directory",
     long_about = "The invoice-financing platform: everything in one process, on files in one directory.\n\n\
                   Takes commands and integration events on the command address and answers queries on the query \

@@ -50,7 +50,7 @@ impl QuerySide {
         let after = after
             .iter()
             .map(|(partition, sequence)| v1::LogPosition { partition: *partition, sequence: *sequence });
-        let request = v1::WatchFactsRequest { after: after.collect() };
+        let request = v1::WatchFactsRequest { after: after.collect(), ..v1::WatchFactsRequest::default() };
         self.client().watch_facts(request).await.expect("a stream").into_inner()
     }
 }
@@ -197,7 +197,7 @@ async fn places_that_do_not_exist_are_refused() {
     let side = query_side(PATIENT).await;
     let after =
         [(16, 0), (3, 1), (3, 2)].map(|(partition, sequence)| v1::LogPosition { partition, sequence });
-    let request = v1::WatchFactsRequest { after: after.to_vec() };
+    let request = v1::WatchFactsRequest { after: after.to_vec(), ..v1::WatchFactsRequest::default() };
     let status = side.client().watch_facts(request).await.expect_err("malformed");
     assert_eq!(status.code(), Code::InvalidArgument);
 }
