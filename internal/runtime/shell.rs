@@ -14,6 +14,7 @@ use crate::api::proto::financing::v1::{
     SellInvoiceRequest,
 };
 
+use super::bench::{self, BenchArguments};
 use super::client::{ClientError, Commands, Queries, amount, connect, timed};
 use super::config::client_address;
 use super::distributed::operations::{self, MigrateArguments, QueueCommand};
@@ -100,6 +101,8 @@ pub enum ShellCommand {
     Queue(QueueCommand),
     /// Check all that a platform has stored
     Verify(VerifyArguments),
+    /// Measure a running platform
+    Bench(BenchArguments),
 }
 
 /// What can be shown.
@@ -210,6 +213,7 @@ pub async fn run(command: ShellCommand) -> Result<String, ClientError> {
         ShellCommand::Migrate(arguments) => operations::migrate(arguments).await,
         ShellCommand::Queue(command) => operations::queue(command).await,
         ShellCommand::Verify(arguments) => verify::run(arguments).await,
+        ShellCommand::Bench(arguments) => bench::run(arguments).await,
     }
 }
 
