@@ -17,6 +17,9 @@ use super::error::{OpenError, port_error};
 
 /// Readers: the loops read one at a time, queries a few.
 const READERS: u32 = 3;
+/// What a reader remembers of the file, in negative KiB: 2 MiB. It forgets all of it whenever somebody has written since it read
+/// last, so more is of no use while the platform works, and was seventy megabytes in all.
+const READER_CACHE: &str = "-2048";
 /// How long a connection waits for another process's lock.
 const BUSY: Duration = Duration::from_secs(5);
 /// Rows that the connection's thread may be ahead of their reader.
@@ -57,7 +60,7 @@ pub(super) async fn writer(path: &Path) -> Result<SqliteConnection, OpenError> {
 /// A pool of connections that only read. Nobody begins a transaction on them, so a cancelled reader leaves none
 /// behind (sqlx issue 4393).
 pub(super) async fn readers(path: &Path) -> Result<SqlitePool, OpenError> {
-    let options = options(path).pragma("cache_size", "-8192").pragma("query_only", "ON");
+    let options = options(path).pragma("cache_size", READER_CACHE).pragma("query_only", "ON");
     let verified = path.to_owned();
     SqlitePoolOptions::new()
         .max_connections(READERS)
