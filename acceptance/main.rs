@@ -6,7 +6,7 @@
 //!   [`approve_financing`], [`reverse_financing`]; many at once: [`race`]
 //! - what a client may rely on: [`queries`], [`read_your_writes`], [`idempotence`], [`refusals`], [`bad_input`],
 //!   [`services`], [`shell`], [`demo`]
-//! - what an operator may rely on: [`start`], [`stop`], [`crash`], [`populate`], [`verify`]
+//! - what an operator may rely on: [`start`], [`stop`], [`crash`], [`populate`], [`verify`], [`bench`]
 //! - what an engineer may rely on: [`architecture`], [`documents`], [`compose`]
 //! - [`harness`]: what they share
 //!
@@ -26,6 +26,7 @@
 mod approve_financing;
 mod architecture;
 mod bad_input;
+mod bench;
 mod bid_on_invoice;
 mod compose;
 mod crash;

@@ -22,6 +22,7 @@ use eventsourcing::record::{
 };
 use eventsourcing::turn::drive;
 use invoice_financing::api::server::{Limits, Sources, serve_queries};
+use invoice_financing::api::{self, platform::Description};
 use invoice_financing::nats::{Connect, NatsBus, Streams};
 use invoice_financing::runtime::environment::SystemEnvironment;
 use invoice_financing::sqlite::{
@@ -136,6 +137,10 @@ impl QuerySide {
             partitions: Self::PARTITIONS,
             projected: models.projected().clone(),
             relayed: platform.signals().relayed.clone(),
+            description: Description {
+                topology: api::platform::Topology::Embedded,
+                durability: String::new(),
+            },
         };
         tokio::spawn(serve_queries(listener, sources, SystemEnvironment, Limits::default(), stop));
         (Fed::Files { log, bus, _directory: directory, _stopper: stopper }, address)

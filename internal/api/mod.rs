@@ -10,6 +10,7 @@
 //! - `command_service`, `integration_service`, `query_service`: the services, one short method a call
 //! - `lists`: the paged lists; `facts`: the stream of facts; `health`: who is asked, and stopped, with the server
 //! - `parse`: from the wire to the domain, all violations at once; `paging`: page tokens; `ids`: the ids of a command
+//! - [`platform`]: what the platform tells of itself
 //! - `wire`: from the read side to the wire
 //! - `status`: the one mapping from errors to a status
 //! - `call`, `admission`, `deadline`: what every call has in common
@@ -32,6 +33,7 @@ mod integration_service;
 mod lists;
 mod paging;
 mod parse;
+pub mod platform;
 pub mod proto;
 mod query_service;
 pub mod server;

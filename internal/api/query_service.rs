@@ -22,6 +22,7 @@ use super::call::{Call, Calls};
 use super::deadline::Budget;
 use super::facts::{Feed, ends};
 use super::parse::Fields;
+use super::platform::Description;
 use super::proto::financing::v1;
 use super::proto::financing::v1::query_service_server::QueryService;
 use super::status::Failure;
@@ -43,6 +44,7 @@ pub(crate) struct QueryApi<E, Q, B> {
     pub(crate) projected: Doorbells,
     /// Rung when the bus has more.
     pub(crate) relayed: Doorbells,
+    pub(crate) description: Description,
     pub(crate) calls: Calls<E>,
 }
 
@@ -231,6 +233,15 @@ impl<E: Environment, Q: Queries, B: EventBus> QueryService for QueryApi<E, Q, B>
             Ok(v1::WaitCommandResponse { command: Some(command) })
         };
         self.calls.answer(call, body).await
+    }
+
+    async fn get_platform(
+        &self,
+        request: Request<v1::GetPlatformRequest>,
+    ) -> Result<Response<v1::GetPlatformResponse>, Status> {
+        let call = Call::short("GetPlatform", request.metadata());
+        let platform = Some(self.description.of(self.partitions));
+        self.calls.answer(call, async { Ok(v1::GetPlatformResponse { platform }) }).await
     }
 
     type WatchFactsStream = BoxStream<'static, Result<v1::WatchFactsResponse, Status>>;

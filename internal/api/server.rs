@@ -27,6 +27,7 @@ use super::command_service::CommandApi;
 use super::connections::{affordable, incoming};
 use super::health::Pulse;
 use super::integration_service::IntegrationApi;
+use super::platform::Description;
 use super::proto::DESCRIPTORS;
 use super::proto::financing::v1::command_service_server::CommandServiceServer;
 use super::proto::financing::v1::query_service_server::QueryServiceServer;
@@ -118,6 +119,8 @@ pub struct Sources<Q, B> {
     pub projected: Doorbells,
     /// Rung when the bus has more.
     pub relayed: Doorbells,
+    /// What is told of the platform.
+    pub description: Description,
 }
 
 /// Serves CommandService and IntegrationService on a bound listener until it is told to stop.
@@ -153,13 +156,14 @@ pub async fn serve_queries<E: Environment, Q: Queries, B: EventBus>(
     limits: Limits,
     stop: Stop,
 ) -> Result<(), ServeError> {
-    let Sources { queries, bus, partitions, projected, relayed } = sources;
+    let Sources { queries, bus, partitions, projected, relayed, description } = sources;
     let queries = QueryServiceServer::new(QueryApi {
         queries: Arc::new(queries),
         bus: Arc::new(bus),
         partitions,
         projected,
         relayed,
+        description,
         calls: calls(&environment, limits, &stop),
     })
     .max_decoding_message_size(MAX_REQUEST_BYTES);

@@ -12,6 +12,7 @@ use eventsourcing::ports::ReadModelSchema;
 use readmodel::{FinancingProjection, ReadModelQueries, tables};
 use tokio::net::TcpListener;
 
+use crate::api::platform::{Description, Topology};
 use crate::api::server::{Limits, Sources, serve_commands, serve_queries};
 use crate::sqlite::{DirectoryLock, SqliteBus, SqliteReadModels};
 
@@ -20,6 +21,10 @@ use super::environment::SystemEnvironment;
 use super::signals::Signals;
 use super::stores::Stores;
 use super::supervise::Process;
+
+/// How durable a command is when it is answered.
+const DURABILITY: &str =
+    "flushed to disk in the queue's SQLite file (WAL, synchronous=FULL) before it is answered";
 
 /// Runs the platform until it is told to stop, or a part of it dies.
 ///
@@ -64,6 +69,7 @@ fn sources(stores: &Stores) -> Sources<ReadModelQueries<SqliteReadModels>, Sqlit
         partitions: stores.partitions(),
         projected: read_models.projected().clone(),
         relayed: platform.signals().relayed.clone(),
+        description: Description { topology: Topology::Embedded, durability: DURABILITY.to_owned() },
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! # Layout
 //!
+//! - [`bench`]: measures a running platform
 //! - [`client`]: what every gRPC client in the house shares
 //! - [`config`]: settings from flags, environment and file
 //! - [`demo`]: a whole market on a running platform
@@ -18,6 +19,7 @@
 //! - [`signals`], [`supervise`], [`telemetry`]: stopping, dying, telling
 //! - [`terminal`]: what the clients know of the terminal that they print to
 
+pub mod bench;
 pub mod client;
 pub mod config;
 pub mod demo;

@@ -17,6 +17,11 @@ use super::error::{OpenError, port_error};
 
 /// Readers: the loops read one at a time, queries a few.
 const READERS: u32 = 3;
+/// What a writer remembers of its file, in negative KiB: 16 MiB. A page that it has forgotten comes from the system's cache.
+const WRITER_CACHE: &str = "-16384";
+/// What a reader remembers of the file, in negative KiB: 2 MiB. It forgets all of it whenever somebody has written since it read
+/// last, so more is of no use while the platform works, and was seventy megabytes in all.
+const READER_CACHE: &str = "-2048";
 /// How long a connection waits for another process's lock.
 const BUSY: Duration = Duration::from_secs(5);
 /// Rows that the connection's thread may be ahead of their reader.
@@ -48,7 +53,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
 
 /// A connection that writes. It belongs to its owner and to no pool.
 pub(super) async fn writer(path: &Path) -> Result<SqliteConnection, OpenError> {
-    let options = options(path).pragma("cache_size", "-32768");
+    let options = options(path).pragma("cache_size", WRITER_CACHE);
     let mut connection = options.connect().await.map_err(|error| store(path, &error))?;
     verify(path, &mut connection, "0").await?;
     Ok(connection)
@@ -57,7 +62,7 @@ pub(super) async fn writer(path: &Path) -> Result<SqliteConnection, OpenError> {
 /// A pool of connections that only read. Nobody begins a transaction on them, so a cancelled reader leaves none
 /// behind (sqlx issue 4393).
 pub(super) async fn readers(path: &Path) -> Result<SqlitePool, OpenError> {
-    let options = options(path).pragma("cache_size", "-8192").pragma("query_only", "ON");
+    let options = options(path).pragma("cache_size", READER_CACHE).pragma("query_only", "ON");
     let verified = path.to_owned();
     SqlitePoolOptions::new()
         .max_connections(READERS)

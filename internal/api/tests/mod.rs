@@ -26,6 +26,7 @@ use eventsourcing::testkit::memory::{MemoryBus, MemoryLog, MemoryQueue};
 use eventsourcing::turn::drive;
 use eventsourcing::worker::{Worker, WorkerLimits};
 
+use super::platform::{Description, Topology};
 use super::server::{Limits, ServeError, Sources, serve_commands, serve_queries};
 use shelf::Shelf;
 
@@ -173,6 +174,7 @@ async fn query_side(limits: Limits) -> QuerySide {
         partitions: PARTITIONS,
         projected: projected.clone(),
         relayed: bus.bells().clone(),
+        description: Description { topology: Topology::Embedded, durability: "in memory".to_owned() },
     };
     let environment = Counting::default();
     let (socket, address, channel) = bound().await;

@@ -235,3 +235,14 @@ async fn those_who_wait_have_places_of_their_own() {
     assert!(status.get_details_retry_info().is_some());
     assert!(side.client().get_issuer(issuer(1, "")).await.is_ok());
 }
+
+#[tokio::test]
+async fn the_platform_says_what_it_is() {
+    let side = query_side(PATIENT).await;
+    let answer = side.client().get_platform(v1::GetPlatformRequest {}).await.unwrap().into_inner();
+    let platform = answer.platform.unwrap();
+    assert_eq!(platform.topology(), v1::Topology::Embedded);
+    assert_eq!(platform.partitions, u32::from(super::PARTITIONS.get()));
+    assert_eq!(platform.durability, "in memory");
+    assert_eq!(platform.version, env!("CARGO_PKG_VERSION"));
+}

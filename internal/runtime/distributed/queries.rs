@@ -3,6 +3,9 @@
 //! The rule this module protects: it reads only; whoever runs many of them behind one address gets the same answers from
 //! each, because a client's token says how far a read must see.
 
+use std::fmt::Display;
+
+use crate::api::platform::{Description, Topology};
 use crate::api::server::{Limits, Sources, serve_queries};
 use crate::nats::{NatsBus, Wake};
 use crate::runtime::environment::SystemEnvironment;
@@ -44,6 +47,10 @@ pub async fn run(settings: QueriesSettings) -> Result<(), String> {
         bus,
         partitions: common.partitions,
         projected,
+        description: Description {
+            topology: Topology::Distributed,
+            durability: durability(common.streams.nats_replicas),
+        },
     };
     announce("queries", &port)?;
     let limits = Limits { grace: common.grace_seconds, ..Limits::default() };
@@ -58,4 +65,12 @@ pub async fn run(settings: QueriesSettings) -> Result<(), String> {
     ended?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// How durable a command is when it is answered, as far as a client of NATS can know.
+fn durability(replicas: impl Display) -> String {
+    format!(
+        "stored by JetStream in a file (replicas: {replicas}) before it is answered; when a server flushes it to disk is its \
+         sync_interval, which its clients cannot read"
+    )
 }

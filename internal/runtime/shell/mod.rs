@@ -18,6 +18,7 @@ use clap::{Args, Subcommand};
 use crate::api::proto::financing::v1::query_service_client::QueryServiceClient;
 use tonic::transport::Channel;
 
+use super::bench::{self, BenchArguments};
 use super::client::{ClientError, Commands, Queries, connect};
 use super::config::client_address;
 use super::demo::{self, DemoArguments};
@@ -127,6 +128,8 @@ pub enum ShellCommand {
     Queue(QueueCommand),
     /// Check all that a platform has stored
     Verify(VerifyArguments),
+    /// Measure a running platform
+    Bench(BenchArguments),
 }
 
 /// Does what was asked for, and answers with what is left to print.
@@ -153,6 +156,7 @@ pub async fn run(command: ShellCommand) -> Result<String, ClientError> {
         ShellCommand::Migrate(arguments) => return operations::migrate(arguments).await,
         ShellCommand::Queue(command) => return operations::queue(command).await,
         ShellCommand::Verify(arguments) => return verify::run(arguments).await,
+        ShellCommand::Bench(arguments) => return bench::run(arguments).await,
     };
     match asked {
         Ok(text) => Ok(text),
