@@ -82,10 +82,10 @@ pub(super) fn functions(tables: &[Table]) -> String {
     let mut renames = String::new();
     for name in &names {
         // Writing to a String does not fail.
-        let _written = write!(
+        let _written = writeln!(
             renames,
             "ALTER TABLE \"rebuilt_{name}\" RENAME TO \"{name}\"; \
-             ALTER INDEX \"rebuilt_{name}_pkey\" RENAME TO \"{name}_pkey\";\n"
+             ALTER INDEX \"rebuilt_{name}_pkey\" RENAME TO \"{name}_pkey\";"
         );
     }
     for (Table { name, .. }, column) in indexed(tables) {
@@ -180,13 +180,13 @@ enum Done {
     Locked,
 }
 
-fn silent<T>(_: T) -> PortError {
+fn silent() -> PortError {
     PortError::Unavailable(format!("the database has not answered for {SILENCE:?}"))
 }
 
 impl PostgresShadow {
     async fn try_run(&mut self, sql: &'static str) -> PortResult<Done> {
-        match timeout(SILENCE, self.connection.execute(sqlx::raw_sql(sql))).await.map_err(silent)? {
+        match timeout(SILENCE, self.connection.execute(sqlx::raw_sql(sql))).await.map_err(|_| silent())? {
             Ok(_) => Ok(Done::Yes),
             Err(error) if is_locked(&error) => Ok(Done::Locked),
             Err(error) => Err(port_error(&error)),
@@ -203,7 +203,7 @@ impl PostgresShadow {
     async fn rows(&mut self, sql: impl SqlSafeStr, values: Values) -> sqlx::Result<PortResult<Vec<PgRow>>> {
         match timeout(SILENCE, self.connection.fetch_all(sqlx::query_with(sql, values.0))).await {
             Ok(rows) => rows.map(Ok),
-            Err(late) => Ok(Err(silent(late))),
+            Err(_) => Ok(Err(silent())),
         }
     }
 

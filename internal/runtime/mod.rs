@@ -5,11 +5,13 @@
 //! - [`client`]: what every gRPC client in the house shares
 //! - [`config`]: settings from flags, environment and file
 //! - [`distributed`]: the platform on PostgreSQL and NATS, one process per component
+//! - `door`: the admin door of a process
 //! - [`embedded`]: the platform in one process
 //! - [`environment`]: the machine's clock and randomness
 //! - `fuzzing`: what must hold for whatever a configuration says
 //! - [`populate`]: registers issuers and investors
 //! - [`process`]: what every program does around its work
+//! - [`rebuild`]: rebuilds of the read models, and a client that asks for one
 //! - [`settings`]: the settings of the distributed programs
 //! - [`shell`]: a client for the shell
 //! - [`stores`]: the embedded platform without its servers, for any context
@@ -20,12 +22,14 @@
 pub mod client;
 pub mod config;
 pub mod distributed;
+mod door;
 pub mod embedded;
 pub mod environment;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod populate;
 pub mod process;
+pub mod rebuild;
 pub mod settings;
 pub mod shell;
 pub mod signals;

@@ -18,6 +18,7 @@ use super::client::{ClientError, Commands, Queries, amount, connect, timed};
 use super::config::client_address;
 use super::distributed::operations::{self, MigrateArguments, QueueCommand};
 use super::environment::SystemEnvironment;
+use super::rebuild::{self, RebuildArguments};
 use super::verify::{self, VerifyArguments};
 
 /// Where the platform is.
@@ -98,6 +99,8 @@ pub enum ShellCommand {
     /// Look after the distributed platform's command queue
     #[command(subcommand)]
     Queue(QueueCommand),
+    /// Build the read models anew from the event log, while the platform goes on
+    Rebuild(RebuildArguments),
     /// Check all that a platform has stored
     Verify(VerifyArguments),
 }
@@ -209,6 +212,7 @@ pub async fn run(command: ShellCommand) -> Result<String, ClientError> {
         ShellCommand::Health { address } => operations::health(&address).await,
         ShellCommand::Migrate(arguments) => operations::migrate(arguments).await,
         ShellCommand::Queue(command) => operations::queue(command).await,
+        ShellCommand::Rebuild(arguments) => rebuild::run(arguments).await,
         ShellCommand::Verify(arguments) => verify::run(arguments).await,
     }
 }

@@ -3,6 +3,7 @@
 //! The rule this module protects: the writer's transactions stay short, and the one that swaps only renames tables. What is in
 //! nobody's way any more is dropped table by table after that, or when the file is opened again.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -246,13 +247,14 @@ impl Job for Swap {
         if !rows(connection, APART, Values::default()).await?.is_empty() {
             return Err(PortError::Conflict("the shadow is not where the read models are".to_owned()));
         }
-        let renames: String = names(self.0)
-            .map(|name| {
-                format!(
-                    "ALTER TABLE {name} RENAME TO {RETIRED}{name};\nALTER TABLE {REBUILT}{name} RENAME TO {name};\n"
-                )
-            })
-            .collect();
+        let mut renames = String::new();
+        for name in names(self.0) {
+            // Writing to a String does not fail.
+            let _written = writeln!(
+                renames,
+                "ALTER TABLE {name} RENAME TO {RETIRED}{name}; ALTER TABLE {REBUILT}{name} RENAME TO {name};"
+            );
+        }
         run(connection, renames).await
     }
 

@@ -28,7 +28,10 @@ use crate::turn::Trouble;
 
 /// Records that are projected in one transaction: enough that rows of the same page are written together, and few enough
 /// that the projector, which writes in between, does not wait long.
-const BATCH: usize = 8192;
+const BATCH: usize = 4096;
+
+/// Records that are read at a time: what a store hands over is larger than what is made of it.
+const READ: usize = 1024;
 
 /// Records that are projected before others may run.
 const AT_ONCE: usize = 256;
@@ -216,7 +219,7 @@ where
             way.say(Phase::CatchingUp, &at, &live);
             if count(&live).saturating_sub(count(&at)) > NEARLY {
                 self.follow(shadow, &mut at, &mut rotation, way, Phase::CatchingUp, cancel).await?;
-            } else if self.swap(shadow, &mut at, &mut rotation).await? {
+            } else if self.swap(shadow, &mut at, &mut rotation, cancel).await? {
                 way.say(Phase::Swapped, &at, &at);
                 return Ok(());
             } else {
@@ -236,10 +239,11 @@ where
         shadow: &mut S::Shadow,
         at: &mut Places,
         rotation: &mut Rotation,
+        cancel: &Stop,
     ) -> Result<bool, RebuildError> {
         let partitions: Vec<Partition> = self.partitions.all().collect();
         let live: Places = shadow.hold(&partitions).await?.into_iter().collect();
-        while let Some(next) = self.next(at, &live, rotation).await? {
+        while let Some(next) = self.next(at, &live, rotation, cancel).await? {
             shadow.apply(next.steps).await?;
             *at = next.at;
         }
@@ -267,14 +271,14 @@ where
         cancel: &Stop,
     ) -> Result<(), RebuildError> {
         let mut live = self.live().await?;
-        let mut ready = self.next(at, &live, rotation).await?;
+        let mut ready = self.next(at, &live, rotation, cancel).await?;
         while let Some(Next { steps, at: reached }) = ready.take() {
             if cancel.is_given() {
                 return Err(RebuildError::Cancelled);
             }
             let reading = async {
                 live = self.live().await?;
-                self.next(&reached, &live, rotation).await
+                self.next(&reached, &live, rotation, cancel).await
             };
             let (applied, next) = join(shadow.apply(steps), reading).await;
             applied?;
@@ -297,12 +301,14 @@ where
         at: &Places,
         live: &Places,
         rotation: &mut Rotation,
+        cancel: &Stop,
     ) -> Result<Option<Next>, RebuildError> {
         let mut reached = at.clone();
         let mut found: Vec<Arc<Record>> = Vec::new();
         let mut behind = behind(&reached, live);
         while found.len() < BATCH && !behind.is_empty() {
-            let records = self.read(&reached, rotation.turn(behind), BATCH - found.len()).await?;
+            let records =
+                self.read(&reached, rotation.turn(behind), (BATCH - found.len()).min(READ), cancel).await?;
             let before = found.len();
             found.extend(records.into_iter().filter(|record| {
                 let end = live.get(&record.partition).copied().unwrap_or_default();
@@ -327,10 +333,14 @@ where
         at: &Places,
         after: Vec<(Partition, Sequence)>,
         limit: usize,
+        cancel: &Stop,
     ) -> Result<Vec<Arc<Record>>, RebuildError> {
         let (mut proven, mut pause) = (true, BACKOFF.0);
         let mut why = String::new();
         for _ in 0..ATTEMPTS {
+            if cancel.is_given() {
+                return Err(RebuildError::Cancelled);
+            }
             if !proven {
                 tracing::debug!(%why, "the rebuild waits for the bus");
                 self.environment.sleep(pause).await;
