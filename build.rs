@@ -4,7 +4,8 @@ use std::error::Error;
 use std::path::PathBuf;
 
 /// Every service and what it imports.
-const PROTOS: [&str; 3] = [
+const PROTOS: [&str; 4] = [
+    "financing/v1/admin_service.proto",
     "financing/v1/command_service.proto",
     "financing/v1/query_service.proto",
     "registering/v1/integration_service.proto",

@@ -6,7 +6,7 @@
 //!   [`approve_financing`], [`reverse_financing`]; many at once: [`race`]
 //! - what a client may rely on: [`queries`], [`read_your_writes`], [`idempotence`], [`refusals`], [`bad_input`],
 //!   [`services`], [`shell`], [`demo`]
-//! - what an operator may rely on: [`start`], [`stop`], [`crash`], [`populate`], [`verify`], [`bench`]
+//! - what an operator may rely on: [`start`], [`stop`], [`crash`], [`populate`], [`verify`], [`rebuild`], [`bench`]
 //! - what an engineer may rely on: [`architecture`], [`documents`], [`compose`]
 //! - [`harness`]: what they share
 //!
@@ -41,6 +41,7 @@ mod populate;
 mod queries;
 mod race;
 mod read_your_writes;
+mod rebuild;
 mod refusals;
 mod reverse_financing;
 mod sell_invoice;

@@ -144,6 +144,8 @@ BEGIN
     EXECUTE format('ALTER DEFAULT PRIVILEGES FOR ROLE %I IN SCHEMA %I GRANT INSERT, UPDATE ON TABLES TO %I',
         owner, current_schema(), projector);
     EXECUTE format('GRANT DELETE ON members, leases TO %I', projector);
+    -- A rebuild makes, renames and drops tables, which only their owner may: by these functions, and in no other way.
+    EXECUTE format('GRANT EXECUTE ON FUNCTION rebuild_begin(), rebuild_index(), rebuild_swap(), rebuild_drop() TO %I', projector);
     EXECUTE format('REVOKE INSERT, UPDATE ON migrations, read_models FROM %I', projector);
     EXECUTE format('REVOKE UPDATE ON deployment FROM %I', projector);
 END

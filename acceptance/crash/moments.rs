@@ -111,6 +111,7 @@ impl Life {
         let program = Program::new(env!("CARGO_BIN_EXE_financing"))
             .set("FINANCING_COMMAND_ADDR", "127.0.0.1:0")
             .set("FINANCING_QUERY_ADDR", "127.0.0.1:0")
+            .set("FINANCING_ADMIN_ADDR", "127.0.0.1:0")
             .set("FINANCING_DATA_DIR", home.data().display());
         let program = bug.into_iter().fold(program, |program, bug| program.set("FINANCING_MUTANT", bug));
         Self { process: program.start(home.log("platform")), began: Instant::now(), platform: None }

@@ -59,6 +59,7 @@ impl Parts {
             }
             "worker" => program(commandsd).flags(&["--worker"]),
             "policies" => program(commandsd).flags(&["--policies"]),
+            "door" => program(commandsd).flags(&["--admin"]),
             "commandsd" => program(commandsd).set("FINANCING_COMMAND_ADDR", "127.0.0.1:0"),
             "queries" => program(env!("CARGO_BIN_EXE_queriesd")).set("FINANCING_QUERY_ADDR", "127.0.0.1:0"),
             "relayer" => program(env!("CARGO_BIN_EXE_relayerd")),
@@ -168,6 +169,16 @@ impl Parts {
     pub(crate) async fn adopt(&mut self) -> String {
         let output = self.operate(&["queue", "adopt"]).await;
         assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The same, through the door of a process that runs for nothing else.
+    pub(crate) async fn adopt_through_the_door(&mut self) -> String {
+        self.run(&["door"]).await;
+        let admin = self.process("door").says("admin on ").await;
+        let output = self.operate(&["queue", "adopt", "--admin-addr", &admin]).await;
+        assert!(output.status.success(), "{output:?}");
+        self.stop(&["door"]).await;
         String::from_utf8(output.stdout).unwrap()
     }
 

@@ -20,14 +20,22 @@ const MODELS_DATABASE: &str = "QUERY_DATABASE_URL QUERY_DATABASE_CONNECTIONS";
 /// The programs, and the settings that each of them reads.
 fn programs() -> [(&'static str, Vec<&'static str>); 6] {
     [
-        (env!("CARGO_BIN_EXE_commandsd"), vec![COMMON, NATS, LOG_DATABASE, "COMMAND_ADDR HEALTH_ADDR"]),
+        (
+            env!("CARGO_BIN_EXE_commandsd"),
+            vec![COMMON, NATS, LOG_DATABASE, "COMMAND_ADDR HEALTH_ADDR ADMIN_ADDR"],
+        ),
         (env!("CARGO_BIN_EXE_relayerd"), vec![COMMON, NATS, LOG_DATABASE, "HEALTH_ADDR"]),
-        (env!("CARGO_BIN_EXE_queryprojectord"), vec![COMMON, NATS, MODELS_DATABASE, "HEALTH_ADDR"]),
+        (
+            env!("CARGO_BIN_EXE_queryprojectord"),
+            vec![COMMON, NATS, MODELS_DATABASE, "HEALTH_ADDR ADMIN_ADDR"],
+        ),
         (env!("CARGO_BIN_EXE_queriesd"), vec![COMMON, NATS, MODELS_DATABASE, "QUERY_ADDR"]),
         (env!("CARGO_BIN_EXE_populate"), vec![NATS, "COMMAND_ADDR QUERY_ADDR CONFIG"]),
         (
             env!("CARGO_BIN_EXE_financing"),
-            vec!["DATA_DIR COMMAND_ADDR QUERY_ADDR PARTITIONS GRACE_SECONDS LOG_FORMAT LOG CONFIG"],
+            vec![
+                "DATA_DIR COMMAND_ADDR QUERY_ADDR ADMIN_ADDR PARTITIONS GRACE_SECONDS LOG_FORMAT LOG CONFIG",
+            ],
         ),
     ]
 }

@@ -52,15 +52,25 @@ fn undecided(load: &Load, decided: &BTreeMap<Uuid, Uuid>) -> usize {
 
 /// The worker has halted in front of another queue. An operator accepts it, and the clients send again what they were
 /// promised: what had an outcome keeps it, what had none acts once.
-async fn goes_on_after_adoption(mut parts: Parts, load: &Load, before: &BTreeMap<Uuid, Uuid>) {
+async fn goes_on_after_adoption(
+    mut parts: Parts,
+    load: &Load,
+    before: &BTreeMap<Uuid, Uuid>,
+    through_the_door: bool,
+) {
     parts.gives_up("worker", &["partition ", "`financing queue adopt`"]).await;
     // It does not get better by itself.
     parts.begin("worker", &parts.program("worker"));
     parts.gives_up("worker", &["partition ", "`financing queue adopt`"]).await;
+    // Through the door of a process that runs the policies it is refused.
+    let admin = parts.process("policies").says("admin on ").await;
+    let refused = parts.operate(&["queue", "adopt", "--admin-addr", &admin]).await;
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("(POLICIES_RUN)"), "{refused:?}");
     parts.stop(&["policies"]).await;
 
     // when
-    let said = parts.adopt().await;
+    let said = if through_the_door { parts.adopt_through_the_door().await } else { parts.adopt().await };
 
     // then
     assert!(said.contains("partition 0: ") && said.contains("partition 15: "), "{said}");
@@ -114,7 +124,7 @@ async fn a_queue_that_was_restored_to_an_earlier_state_is_worked_on_when_somebod
     for name in ALL {
         parts.ready(name).await;
     }
-    goes_on_after_adoption(parts, &load, &before).await;
+    goes_on_after_adoption(parts, &load, &before, false).await;
 }
 
 #[tokio::test]
@@ -130,7 +140,7 @@ async fn a_queue_that_was_lost_is_made_anew_and_worked_on_when_somebody_says_so(
     parts.run(&ALL).await;
 
     // then
-    goes_on_after_adoption(parts, &load, &before).await;
+    goes_on_after_adoption(parts, &load, &before, true).await;
 }
 
 #[tokio::test]
@@ -152,7 +162,7 @@ async fn a_queue_that_is_lost_under_a_running_platform_is_no_reason_to_lose_what
     let before = decided(&parts).await;
     parts.stop(&["listener", "policies"]).await;
     parts.run(&["listener", "policies"]).await;
-    goes_on_after_adoption(parts, &load, &before).await;
+    goes_on_after_adoption(parts, &load, &before, true).await;
 }
 
 #[tokio::test]

@@ -15,8 +15,18 @@ pub(crate) struct Platform {
     home: Option<Home>,
     pub(crate) command_address: String,
     pub(crate) query_address: String,
+    /// Where it is looked after; that of the projector where it is distributed. `None`, where it ran already.
+    pub(crate) admin_address: Option<String>,
     command_channel: Channel,
     query_channel: Channel,
+}
+
+/// Processes, and where they answer.
+struct Started {
+    processes: Vec<Running>,
+    commands: String,
+    queries: String,
+    admin: String,
 }
 
 /// The embedded platform as a program.
@@ -24,6 +34,7 @@ fn embedded(data: &Path, flags: &[&str]) -> Program {
     Program::new(env!("CARGO_BIN_EXE_financing"))
         .set("FINANCING_COMMAND_ADDR", "127.0.0.1:0")
         .set("FINANCING_QUERY_ADDR", "127.0.0.1:0")
+        .set("FINANCING_ADMIN_ADDR", "127.0.0.1:0")
         .set("FINANCING_DATA_DIR", data.display())
         .flags(flags)
 }
@@ -79,30 +90,31 @@ impl Platform {
         Self::with(started, home).await
     }
 
-    async fn start_logging_to(
-        home: &Home,
-        flags: &[&str],
-        log: impl Fn(&str) -> File,
-    ) -> (Vec<Running>, String, String) {
+    async fn start_logging_to(home: &Home, flags: &[&str], log: impl Fn(&str) -> File) -> Started {
         let Some(services) = home.services() else {
             let mut process = embedded(&home.data(), flags).start(log("platform"));
             let commands = process.says("commands on ").await;
             let queries = process.says("queries on ").await;
             assert_eq!(Path::new(&process.says("data in ").await), home.data());
-            return (vec![process], commands, queries);
+            let admin = process.says("admin on ").await;
+            return Started { processes: vec![process], commands, queries, admin };
         };
         let mut started = components(services, flags).map(|(name, program)| program.start(log(name)));
-        let [listener, query_service, others @ ..] = &mut started;
+        let [listener, query_service, others @ .., projector] = &mut started;
         let commands = listener.says("commands on ").await;
         let queries = query_service.says("queries on ").await;
         for other in others {
             other.says("health on ").await;
         }
-        (started.into(), commands, queries)
+        projector.says("health on ").await;
+        let admin = projector.says("admin on ").await;
+        Started { processes: started.into(), commands, queries, admin }
     }
 
-    async fn with((processes, commands, queries): (Vec<Running>, String, String), home: Home) -> Self {
-        Self::at(processes, Some(home), format!("http://{commands}"), format!("http://{queries}")).await
+    async fn with(Started { processes, commands, queries, admin }: Started, home: Home) -> Self {
+        let platform =
+            Self::at(processes, Some(home), format!("http://{commands}"), format!("http://{queries}")).await;
+        Self { admin_address: Some(admin), ..platform }
     }
 
     /// One whose processes somebody else has: at these addresses.
@@ -118,7 +130,16 @@ impl Platform {
     ) -> Self {
         let command_channel = connect(&command_address).await;
         let query_channel = connect(&query_address).await;
-        Self { processes, home, command_address, query_address, command_channel, query_channel }
+        let admin_address = None;
+        Self {
+            processes,
+            home,
+            command_address,
+            query_address,
+            admin_address,
+            command_channel,
+            query_channel,
+        }
     }
 
     /// Tries to start an embedded one where it must not: answers with its exit code and what it says.
@@ -132,6 +153,13 @@ impl Platform {
             process.kill().await;
         }
         self.home()
+    }
+
+    /// `kill -9`, of every process that is not dead already.
+    pub(crate) async fn into_home(mut self) -> Home {
+        let last = self.processes.pop();
+        drop(last);
+        self.kill().await
     }
 
     /// Sends a signal to every process.
@@ -165,6 +193,17 @@ impl Platform {
     #[track_caller]
     pub(crate) fn verify(&self) -> Program {
         self.home.as_ref().expect("a platform of the test's own").verify()
+    }
+
+    /// The last process that was started: that of an embedded platform, the projector of a distributed one.
+    pub(crate) fn last_process(&mut self) -> &mut Running {
+        self.processes.last_mut().expect("a platform of the test's own")
+    }
+
+    /// What it keeps.
+    #[track_caller]
+    pub(crate) fn keeps(&self) -> &Home {
+        self.home.as_ref().expect("a platform of the test's own")
     }
 
     /// Whether it is not the test's own.

@@ -3,6 +3,8 @@
 //! The rule this module protects: from the moment that the platform stops, whoever asks or watches is told so, and no
 //! watch holds the stop up. (Those of tonic-health never end.)
 
+use std::sync::Arc;
+
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use tonic::{Request, Response, Status};
@@ -16,14 +18,14 @@ use eventsourcing::environment::Stop;
 #[derive(Debug, Clone)]
 pub(crate) struct Pulse {
     /// The full names of the services; the empty one is the server's.
-    services: &'static [&'static str],
+    services: Arc<[&'static str]>,
     stop: Stop,
 }
 
 impl Pulse {
     /// Of a server with these services.
-    pub(crate) const fn new(services: &'static [&'static str], stop: Stop) -> Self {
-        Self { services, stop }
+    pub(crate) fn new(services: &[&'static str], stop: Stop) -> Self {
+        Self { services: services.into(), stop }
     }
 
     fn status(&self, service: &str) -> Option<ServingStatus> {

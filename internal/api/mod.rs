@@ -5,7 +5,7 @@
 //!
 //! # Layout
 //!
-//! - [`server`]: the two servers, command side and query side, from a bound listener until they are stopped
+//! - [`server`]: the servers: command side, query side, admin door, from a bound listener until they are stopped
 //! - `connections`: who may connect to them, and how many
 //! - `command_service`, `integration_service`, `query_service`: the services, one short method a call
 //! - `lists`: the paged lists; `facts`: the stream of facts; `health`: who is asked, and stopped, with the server
@@ -13,11 +13,13 @@
 //! - [`platform`]: what the platform tells of itself
 //! - `wire`: from the read side to the wire
 //! - `status`: the one mapping from errors to a status
+//! - [`admin`]: the admin door
 //! - `call`, `admission`, `deadline`: what every call has in common
 //! - `fuzzing`: what must hold for whatever bytes a client sends
 //! - [`codec`]: how messages are read off the wire
 //! - [`proto`]: what is generated from `proto/`
 
+pub mod admin;
 mod admission;
 mod call;
 pub mod codec;

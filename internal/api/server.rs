@@ -1,4 +1,4 @@
-//! The servers: of commands, of queries, and of nothing but health.
+//! The servers: of commands, of queries, of what changes a running platform, and of nothing but health.
 //!
 //! The rule this module protects: a server takes a listener that is bound already, bounds whatever a client can make it
 //! hold (connections, messages, headers, streams, calls), and stops within its grace whatever its clients do.
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use tokio::net::TcpListener;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic_health::pb::health_server::HealthServer;
@@ -21,6 +22,7 @@ use eventsourcing::listener::Intake;
 use eventsourcing::partition::PartitionCount;
 use eventsourcing::ports::EventBus;
 
+use super::admin::AdminServices;
 use super::admission::Admission;
 use super::call::Calls;
 use super::command_service::CommandApi;
@@ -48,6 +50,9 @@ const COMMAND_SERVICES: &[&str] = &["financing.v1.CommandService", "registering.
 
 /// The services of the query side.
 const QUERY_SERVICES: &[&str] = &["financing.v1.QueryService"];
+
+/// Operators are few.
+const OPERATORS: usize = 16;
 
 /// What is served beside them.
 const COMMON_SERVICES: [&str; 3] = [
@@ -171,6 +176,23 @@ pub async fn serve_queries<E: Environment, Q: Queries, B: EventBus>(
     until_stopped(router, listener, environment, limits, stop).await
 }
 
+/// Serves the services of the admin door on a bound listener until it is told to stop.
+///
+/// # Errors
+///
+/// See [`ServeError`].
+pub async fn serve_admin<E: Environment>(
+    listener: TcpListener,
+    services: AdminServices<E>,
+    environment: E,
+    limits: Limits,
+    stop: Stop,
+) -> Result<(), ServeError> {
+    let limits = Limits { connections: limits.connections.min(OPERATORS), ..limits };
+    let (names, routes) = services.into_parts();
+    until_stopped(with(&names, routes, limits, &stop)?, listener, environment, limits, stop).await
+}
+
 /// Serves nothing but health and reflection on a bound listener until it is told to stop: for a process that takes no
 /// requests.
 ///
@@ -191,7 +213,17 @@ fn calls<E: Environment>(environment: &E, limits: Limits, stop: &Stop) -> Calls<
 }
 
 /// A server with health and reflection, which describes these services.
-fn common(services: &'static [&'static str], limits: Limits, stop: &Stop) -> Result<Router, ServeError> {
+fn common(services: &[&'static str], limits: Limits, stop: &Stop) -> Result<Router, ServeError> {
+    with(services, Routes::default(), limits, stop)
+}
+
+/// The same, with services that are known already.
+fn with(
+    services: &[&'static str],
+    routes: Routes,
+    limits: Limits,
+    stop: &Stop,
+) -> Result<Router, ServeError> {
     let described = || {
         let builder = Builder::configure()
             .include_reflection_service(false)
@@ -209,6 +241,7 @@ fn common(services: &'static [&'static str], limits: Limits, stop: &Stop) -> Res
         .http2_keepalive_timeout(Some(limits.keepalive_timeout))
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .max_concurrent_streams(limits.calls_per_connection)
+        .add_routes(routes)
         .add_service(health.max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(described().build_v1()?.max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(described().build_v1alpha()?.max_decoding_message_size(MAX_REQUEST_BYTES)))

@@ -208,6 +208,11 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// The connection, for whoever keeps it to the end.
+    pub(super) fn into_connection(self) -> PgConnection {
+        self.connection
+    }
+
     /// Runs statements without values.
     pub(super) async fn execute(&mut self, sql: impl SqlSafeStr) -> Result<(), OpenError> {
         let done = self.connection.execute(sqlx::raw_sql(sql)).await;

@@ -2,7 +2,8 @@
 //! servers.
 //!
 //! The rule this module protects: whatever was acknowledged is on disk; of two owners one writes; and a process that is
-//! paused, wherever it is, is in nobody's way. So every operation is one statement, which is its own transaction.
+//! paused, wherever it is, is in nobody's way. So every operation is one statement, which is its own transaction; a rebuild's last
+//! moment is the one that is not, and the server ends it where it is paused.
 //!
 //! # Layout
 //!
@@ -13,7 +14,7 @@
 //! - [`deployment`]: the refusal to open another deployment's database
 //! - [`log`], [`commit`], [`load`], [`checkpoints`], [`foreign`]: the event log, and what is kept beside it
 //! - [`leases`]: who tries which partition, in either database
-//! - [`readmodels`], [`tables`], [`chain`], [`upsert`]: the read models
+//! - [`readmodels`], [`tables`], [`chain`], [`upsert`]: the read models; [`rebuild`]: a second set of them
 //! - `fuzzing`: what must hold for whatever somebody gives as a database's URL
 //! - [`error`]: what an error of PostgreSQL means to a port
 
@@ -32,6 +33,7 @@ mod load;
 mod log;
 mod migrate;
 mod readmodels;
+mod rebuild;
 mod sql;
 mod tables;
 #[cfg(test)]
@@ -42,3 +44,4 @@ pub use connect::Connect;
 pub use error::OpenError;
 pub use log::{PostgresLog, migrate_log};
 pub use readmodels::{PostgresReadModels, migrate_read_models};
+pub use rebuild::PostgresShadow;

@@ -23,7 +23,7 @@ use super::error::OpenError;
 use super::sql::{Values, count, get, indices, partition};
 use super::tables::{self, column, table};
 use super::upsert::Upserts;
-use super::{deployment, migrate};
+use super::{deployment, migrate, rebuild};
 
 const CHECKPOINTS: &str = "SELECT partition, sequence, record_id FROM checkpoints WHERE partition = ANY($1::int[]) AND sequence > 0";
 
@@ -31,15 +31,19 @@ const CHECKPOINTS: &str = "SELECT partition, sequence, record_id FROM checkpoint
 const BEGIN: &str = "INSERT INTO checkpoints (partition, sequence) SELECT generate_series(0, $1::int - 1), 0 \
      ON CONFLICT DO NOTHING";
 
-struct Shared {
+pub(super) struct Shared {
+    /// How it is reached.
+    pub(super) connect: Connect,
     database: Database,
-    tables: &'static [Table],
+    pub(super) tables: &'static [Table],
     upserts: Upserts,
+    /// Those of a rebuild.
+    pub(super) rebuilt: Upserts,
 }
 
 /// The query side's database: the read models, and who tries which partition.
 #[derive(Clone)]
-pub struct PostgresReadModels(Arc<Shared>);
+pub struct PostgresReadModels(pub(super) Arc<Shared>);
 
 /// Makes the query side's tables where they are not. It does not say whose facts will be there: the first projector does.
 ///
@@ -87,6 +91,7 @@ impl PostgresReadModels {
         belongs_to(&mut session, deployment).await?;
         let values = session.read(|| Values::default().and(i32::from(deployment.partitions.get())))?;
         session.rows(BEGIN, values).await?;
+        rebuild::drop_leftovers(&mut session).await?;
         Self::over(connect, schema)
     }
 
@@ -108,7 +113,8 @@ impl PostgresReadModels {
 
     fn over(connect: &Connect, schema: ReadModelSchema) -> Result<Self, OpenError> {
         let (database, tables) = (connect.database()?, schema.tables);
-        Ok(Self(Arc::new(Shared { database, tables, upserts: Upserts::new(tables) })))
+        let (upserts, rebuilt) = (Upserts::new(tables, ""), Upserts::new(tables, rebuild::REBUILT));
+        Ok(Self(Arc::new(Shared { connect: connect.clone(), database, tables, upserts, rebuilt })))
     }
 
     /// Waits for what is under way and closes the connections. Later calls answer that the read models are unavailable.

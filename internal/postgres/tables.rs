@@ -10,6 +10,7 @@ use sqlx::AssertSqlSafe;
 
 use super::connect::Session;
 use super::error::OpenError;
+use super::rebuild;
 use super::sql::{Values, get};
 
 /// Texts are compared by their bytes: nothing here is sorted for people, and an index does not depend on the system's
@@ -52,19 +53,40 @@ fn describe(models: &ReadModelSchema) -> String {
 }
 
 fn create(models: &ReadModelSchema) -> String {
+    let tables = models.tables;
+    format!("{}{}", create_tables(tables, ""), create_indexes(tables, ""))
+}
+
+/// The tables without indexes, under names with this before them.
+pub(super) fn create_tables(tables: &[Table], prefix: &str) -> String {
     let mut sql = String::new();
-    for Table { name, columns } in models.tables {
-        let _written = write!(sql, "CREATE TABLE \"{name}\" (\"key\" uuid PRIMARY KEY");
+    for Table { name, columns } in tables {
+        let _written = write!(sql, "CREATE TABLE \"{prefix}{name}\" (\"key\" uuid PRIMARY KEY");
         for column in *columns {
             let _written = write!(sql, ", \"{}\" {}", column.name, sql_type(column));
         }
         sql.push_str(") WITH (fillfactor = 80);\n");
-        for Column { name: column, .. } in columns.iter().filter(|column| column.indexed) {
-            let _written =
-                writeln!(sql, "CREATE INDEX \"{name}_by_{column}\" ON \"{name}\" (\"{column}\", \"key\");");
-        }
     }
     sql
+}
+
+/// The indexes of these tables.
+pub(super) fn create_indexes(tables: &[Table], prefix: &str) -> String {
+    let mut sql = String::new();
+    for (Table { name, .. }, column) in indexed(tables) {
+        let _written = writeln!(
+            sql,
+            "CREATE INDEX \"{prefix}{name}_by_{column}\" ON \"{prefix}{name}\" (\"{column}\", \"key\");"
+        );
+    }
+    sql
+}
+
+/// The columns that have an index.
+pub(super) fn indexed(tables: &[Table]) -> impl Iterator<Item = (&Table, &'static str)> {
+    tables.iter().flat_map(|table| {
+        table.columns.iter().filter(|column| column.indexed).map(move |column| (table, column.name))
+    })
 }
 
 /// Makes the tables where there are none, in the transaction that is open.
@@ -74,6 +96,7 @@ pub(super) async fn make(session: &mut Session, models: &ReadModelSchema) -> Res
         let values = session.read(|| Values::default().and(describe(models)))?;
         session.rows("INSERT INTO read_models (description) VALUES ($1)", values).await?;
     }
+    session.execute(AssertSqlSafe(rebuild::functions(models.tables))).await?;
     check(session, models).await
 }
 

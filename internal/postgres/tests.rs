@@ -136,6 +136,12 @@ async fn the_read_models_keep_their_contract() {
 }
 
 #[tokio::test]
+async fn the_rebuilds_keep_their_contract() {
+    let stores = Stores::new().await;
+    contract::rebuilds(async || stores.models().await).await;
+}
+
+#[tokio::test]
 async fn the_leases_of_the_log_keep_their_contract() {
     let stores = Stores::new().await;
     contract::leases(async || stores.log().await, async || stores.pause().await).await;

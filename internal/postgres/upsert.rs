@@ -72,11 +72,11 @@ type Groups<'a> = BTreeMap<Shape, Vec<(Uuid, Cells<'a>)>>;
 /// happens; the answer is which of them are.
 const BEGIN: &str = "WITH step AS MATERIALIZED (SELECT * FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::uuid[]) \
      AS s(partition, origin, target, record_id)), \
-     locked AS MATERIALIZED (SELECT partition, sequence FROM checkpoints WHERE partition = ANY($1::int[]) \
+     locked AS MATERIALIZED (SELECT partition, sequence FROM {checkpoints} WHERE partition = ANY($1::int[]) \
      ORDER BY partition FOR UPDATE), \
      ready AS MATERIALIZED (SELECT s.* FROM step s JOIN locked l ON l.partition = s.partition AND l.sequence = s.origin), \
      go AS MATERIALIZED (SELECT count(*) = cardinality($1::int[]) AS go FROM ready), \
-     moved AS (UPDATE checkpoints c SET sequence = r.target, record_id = r.record_id FROM ready r CROSS JOIN go \
+     moved AS (UPDATE {checkpoints} c SET sequence = r.target, record_id = r.record_id FROM ready r CROSS JOIN go \
      WHERE go.go AND c.partition = r.partition)";
 
 /// Places of the statement's beginning.
@@ -85,12 +85,14 @@ const PLACES: usize = 4;
 /// The statements that were needed so far, one a set of shapes: as many as the projection mixes kinds of changes.
 pub(super) struct Upserts {
     tables: &'static [Table],
+    /// What stands before the names of the tables that are written.
+    prefix: &'static str,
     statements: Mutex<HashMap<Vec<Shape>, Arc<str>>>,
 }
 
 impl Upserts {
-    pub(super) fn new(tables: &'static [Table]) -> Self {
-        Self { tables, statements: Mutex::new(HashMap::new()) }
+    pub(super) fn new(tables: &'static [Table], prefix: &'static str) -> Self {
+        Self { tables, prefix, statements: Mutex::new(HashMap::new()) }
     }
 
     /// The statement that applies these chains, and its values. No partition may have two.
@@ -145,7 +147,8 @@ impl Upserts {
     }
 
     fn build(&self, shapes: &[Shape]) -> String {
-        let (mut text, mut place) = (BEGIN.to_owned(), PLACES);
+        let begin = BEGIN.replace("{checkpoints}", &format!("{}checkpoints", self.prefix));
+        let (mut text, mut place) = (begin, PLACES);
         for (number, (index, added)) in shapes.iter().enumerate() {
             let Some(table) = self.tables.get(*index) else { continue };
             let (mut names, mut sets) = ("\"key\"".to_owned(), Vec::new());
@@ -163,7 +166,7 @@ impl Upserts {
                     format!("\"{name}\" = COALESCE(excluded.\"{name}\", t.\"{name}\")")
                 });
             }
-            let (table, sets) = (table.name, sets.join(", "));
+            let (table, sets) = (format!("{}{}", self.prefix, table.name), sets.join(", "));
             let action = if sets.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {sets}") };
             let _written = write!(
                 text,

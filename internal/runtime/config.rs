@@ -46,7 +46,8 @@ pub struct FileSettings {
     about = "The invoice-financing platform: everything in one process, on files in one directory",
     long_about = "The invoice-financing platform: everything in one process, on files in one directory.\n\n\
                   Takes commands and integration events on the command address and answers queries on the query \
-                  address, over gRPC with health and reflection. SIGTERM or ctrl-c stops it: what was accepted is on \
+                  address, over gRPC with health and reflection; it is looked after on the admin address, which is loopback unless you say \
+                  otherwise, because whoever reaches it may use it. SIGTERM or ctrl-c stops it: what was accepted is on \
                   disk.\n\nSettings come from flags, else from the environment, else from the file named by --config, \
                   else the defaults below."
 )]
@@ -60,6 +61,9 @@ pub struct EmbeddedSettings {
     /// Where queries are answered: host:port
     #[arg(long, env = "FINANCING_QUERY_ADDR", default_value = "127.0.0.1:8081", value_parser = bind_address)]
     pub query_addr: SocketAddr,
+    /// Where the platform is looked after, by whoever reaches it: host:port
+    #[arg(long, env = "FINANCING_ADMIN_ADDR", default_value = "127.0.0.1:8082", value_parser = bind_address)]
+    pub admin_addr: SocketAddr,
     /// The number of partitions; fixed when the data directory is created
     #[arg(long, env = "FINANCING_PARTITIONS", default_value = "16", value_parser = partitions)]
     pub partitions: PartitionCount,
@@ -177,6 +181,7 @@ pub const NAMES: &[&str] = &[
     "FINANCING_LOG_FORMAT",
     "FINANCING_LOG",
     "FINANCING_CONFIG",
+    "FINANCING_ADMIN_ADDR",
     "FINANCING_HEALTH_ADDR",
     "FINANCING_COMMAND_DATABASE_URL",
     "FINANCING_COMMAND_DATABASE_CONNECTIONS",
@@ -268,6 +273,7 @@ mod tests {
         assert_eq!(settings.data_dir, PathBuf::from("./data"));
         assert_eq!(settings.command_addr.to_string(), "127.0.0.1:8080");
         assert_eq!(settings.query_addr.to_string(), "127.0.0.1:8081");
+        assert_eq!(settings.admin_addr.to_string(), "127.0.0.1:8082");
         assert_eq!(settings.partitions, PartitionCount::DEFAULT);
     }
 
@@ -276,6 +282,7 @@ mod tests {
         for (flag, value) in [
             ("--command-addr", "nonsense"),
             ("--query-addr", "127.0.0.1"),
+            ("--admin-addr", "127.0.0.1"),
             ("--partitions", "0"),
             ("--partitions", "1025"),
             ("--grace-seconds", "-1"),

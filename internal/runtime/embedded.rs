@@ -12,12 +12,15 @@ use eventsourcing::ports::ReadModelSchema;
 use readmodel::{FinancingProjection, ReadModelQueries, tables};
 use tokio::net::TcpListener;
 
+use crate::api::admin::AdminServices;
 use crate::api::platform::{Description, Topology};
 use crate::api::server::{Limits, Sources, serve_commands, serve_queries};
 use crate::sqlite::{DirectoryLock, SqliteBus, SqliteReadModels};
 
 use super::config::EmbeddedSettings;
+use super::door;
 use super::environment::SystemEnvironment;
+use super::rebuild::ReadModelRebuilds;
 use super::signals::Signals;
 use super::stores::Stores;
 use super::supervise::Process;
@@ -37,6 +40,7 @@ pub async fn run(settings: EmbeddedSettings) -> Result<(), String> {
     let command_listener = bind(settings.command_addr, "--command-addr").await?;
     let query_listener = bind(settings.query_addr, "--query-addr").await?;
     let schema = ReadModelSchema { version: tables::SCHEMA_VERSION, tables: tables::TABLES };
+    let admin_listener = bind(settings.admin_addr, "--admin-addr").await?;
     let stores = Stores::open(&settings.data_dir, lock, settings.partitions, schema).await?;
 
     let mut process = Process::default();
@@ -54,7 +58,17 @@ pub async fn run(settings: EmbeddedSettings) -> Result<(), String> {
         serve_queries(query_listener, sources, SystemEnvironment, limits, stop).await.map_err(text)
     });
 
+    let rebuilds = ReadModelRebuilds::new(
+        stores.platform().watched_bus(),
+        stores.read_models().clone(),
+        settings.partitions,
+    );
+    let services =
+        AdminServices::new(SystemEnvironment, process.intake_stop()).with_rebuilds(rebuilds.clone());
+    door::open(&mut process, admin_listener, services, limits)?;
+
     let ended = process.run(signals, stores.death()).await;
+    rebuilds.ended().await;
     stores.close().await;
     ended?;
     tracing::info!("stopped");

@@ -7,11 +7,13 @@
 //! - [`config`]: settings from flags, environment and file
 //! - [`demo`]: a whole market on a running platform
 //! - [`distributed`]: the platform on PostgreSQL and NATS, one process per component
+//! - `door`: the admin door of a process
 //! - [`embedded`]: the platform in one process
 //! - [`environment`]: the machine's clock and randomness
 //! - `fuzzing`: what must hold for whatever a configuration says
 //! - [`populate`]: registers issuers and investors
 //! - [`process`]: what every program does around its work
+//! - [`rebuild`]: rebuilds of the read models, and a client that asks for one
 //! - [`settings`]: the settings of the distributed programs
 //! - [`shell`]: a client for the shell
 //! - [`stores`]: the embedded platform without its servers, for any context
@@ -24,12 +26,14 @@ pub mod client;
 pub mod config;
 pub mod demo;
 pub mod distributed;
+mod door;
 pub mod embedded;
 pub mod environment;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod populate;
 pub mod process;
+pub mod rebuild;
 pub mod settings;
 pub mod shell;
 pub mod signals;

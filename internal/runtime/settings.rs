@@ -160,6 +160,14 @@ pub struct HealthAddress {
     pub health_addr: SocketAddr,
 }
 
+/// Where a process is looked after.
+#[derive(Debug, Clone, Args)]
+pub struct AdminAddress {
+    /// Where the process is looked after, by whoever reaches it: host:port; port 0 takes a free one
+    #[arg(long, env = "FINANCING_ADMIN_ADDR", default_value = "127.0.0.1:0", value_parser = bind_address)]
+    pub admin_addr: SocketAddr,
+}
+
 const LONG: &str = "Settings come from flags, else from the environment, else from the file named by --config, else the \
                     defaults below. The process waits for NATS and PostgreSQL to come up, prints where it answers once it is \
                     ready, and stops gracefully at SIGTERM or ctrl-c; a second signal aborts.";
@@ -172,6 +180,7 @@ const LONG: &str = "Settings come from flags, else from the environment, else fr
     about = "The command side: listener, worker and policies, or any of them",
     after_long_help = LONG
 )]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct CommandsSettings {
     /// Run the listener: takes commands and integration events over gRPC. Needs no database
     #[arg(long)]
@@ -182,12 +191,18 @@ pub struct CommandsSettings {
     /// Run the policies: the saga's commands follow from facts, and registrations are taken from NATS
     #[arg(long)]
     pub policies: bool,
+    /// Run none of these but the admin door: to look after the queue when everybody who reads it has halted
+    #[arg(long)]
+    pub admin: bool,
     /// Where the listener takes commands: host:port
     #[arg(long, env = "FINANCING_COMMAND_ADDR", default_value = "127.0.0.1:8080", value_parser = bind_address)]
     pub command_addr: SocketAddr,
     /// Where health is answered without a listener
     #[command(flatten)]
     pub health: HealthAddress,
+    /// Where a process that has the event log is looked after
+    #[command(flatten)]
+    pub admin_address: AdminAddress,
     /// Where the event log is
     #[command(flatten)]
     pub database: CommandDatabase,
@@ -208,10 +223,10 @@ pub struct CommandParts {
 }
 
 impl CommandsSettings {
-    /// Those that are named, or all where none is.
+    /// Those that are named, or all where none is. The admin door is no part.
     #[must_use]
     pub fn parts(&self) -> CommandParts {
-        let none = !(self.listener || self.worker || self.policies);
+        let none = !(self.listener || self.worker || self.policies || self.admin);
         CommandParts {
             listener: none || self.listener,
             worker: none || self.worker,
@@ -252,6 +267,9 @@ pub struct ProjectorSettings {
     /// Where health is answered
     #[command(flatten)]
     pub health: HealthAddress,
+    /// Where it is looked after
+    #[command(flatten)]
+    pub admin_address: AdminAddress,
     /// Where the read models are
     #[command(flatten)]
     pub database: QueryDatabase,
@@ -296,6 +314,8 @@ mod tests {
         assert_eq!(parts, CommandParts { listener: true, worker: true, policies: true });
         let parts = commandsd(&["--worker", "--policies"]).unwrap().parts();
         assert_eq!(parts, CommandParts { listener: false, worker: true, policies: true });
+        let parts = commandsd(&["--admin"]).unwrap().parts();
+        assert_eq!(parts, CommandParts { listener: false, worker: false, policies: false });
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! - [`queue`], [`bus`]: the command queue; the bus, which is the log up to a durable position
 //! - [`tail`], [`memory`]: what was committed last, so that most reads need no SQL
 //! - [`readmodels`], [`upsert`]: the read models, in a file of their own
+//! - [`rebuild`]: a second set of the read models beside the first, until it takes its place
 //! - [`error`]: what an error of `SQLite` means to a port
 
 mod bus;
@@ -28,6 +29,7 @@ mod memory;
 mod platform;
 mod queue;
 mod readmodels;
+mod rebuild;
 mod schema;
 mod sql;
 mod tail;
@@ -43,3 +45,4 @@ pub use log::SqliteLog;
 pub use platform::{Access, PlatformStore, Signals};
 pub use queue::SqliteQueue;
 pub use readmodels::SqliteReadModels;
+pub use rebuild::SqliteShadow;

@@ -19,6 +19,7 @@ use sqlx::sqlite::{SqliteConnection, SqlitePool, SqliteRow};
 use super::connect;
 use super::error::{OpenError, port_error};
 use super::log::partition;
+use super::rebuild::{self, Rebuilding};
 use super::schema;
 use super::sql::{Many, Values, count, get, rounds, rows, uuid};
 use super::upsert::{Upserts, bind, column, table};
@@ -30,17 +31,24 @@ static LOAD: Many = Many::new(
     ") AS v CROSS JOIN checkpoints AS c ON c.partition = v.column1",
 );
 
-static BEGIN: Many = Many::new(
-    "INSERT INTO checkpoints (partition, sequence) SELECT column1, 0 FROM (VALUES ",
-    1,
-    ") WHERE column1 IS NOT NULL ON CONFLICT DO NOTHING",
-);
+/// The statements that move checkpoints.
+pub(super) struct Moves {
+    pub(super) begin: Many,
+    pub(super) advance: Many,
+}
 
-static ADVANCE: Many = Many::new(
-    "UPDATE checkpoints SET sequence = v.column3, record_id = v.column4 FROM (VALUES ",
-    4,
-    ") AS v WHERE checkpoints.partition = v.column1 AND checkpoints.sequence = v.column2 RETURNING partition",
-);
+static MOVES: Moves = Moves {
+    begin: Many::new(
+        "INSERT INTO checkpoints (partition, sequence) SELECT column1, 0 FROM (VALUES ",
+        1,
+        ") WHERE column1 IS NOT NULL ON CONFLICT DO NOTHING",
+    ),
+    advance: Many::new(
+        "UPDATE checkpoints SET sequence = v.column3, record_id = v.column4 FROM (VALUES ",
+        4,
+        ") AS v WHERE checkpoints.partition = v.column1 AND checkpoints.sequence = v.column2 RETURNING partition",
+    ),
+};
 
 const fn sql_type(column: &Column) -> &'static str {
     match column.kind {
@@ -50,12 +58,13 @@ const fn sql_type(column: &Column) -> &'static str {
     }
 }
 
-struct Shared {
-    writer: Writer,
+pub(super) struct Shared {
+    pub(super) writer: Writer,
     readers: SqlitePool,
-    tables: &'static [Table],
+    pub(super) tables: &'static [Table],
     upserts: Upserts,
     projected: Doorbells,
+    pub(super) rebuilding: Rebuilding,
 }
 
 /// What a file says of its tables: it must be the same to be opened.
@@ -74,25 +83,44 @@ fn describe(models: &ReadModelSchema) -> String {
 }
 
 fn create(models: &ReadModelSchema) -> String {
-    let mut sql = "CREATE TABLE checkpoints (partition INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, \
-        record_id BLOB) STRICT;"
-        .to_owned();
-    for Table { name, columns } in models.tables {
-        let _written = write!(sql, "\nCREATE TABLE {name} (key BLOB PRIMARY KEY");
-        for column in *columns {
-            let _written = write!(sql, ", {} {}", column.name, sql_type(column));
-        }
-        sql.push_str(") STRICT, WITHOUT ROWID;");
-        for Column { name: column, .. } in columns.iter().filter(|column| column.indexed) {
-            let _written = write!(sql, "\nCREATE INDEX {name}_by_{column} ON {name} ({column}, key);");
+    let mut sql = create_tables(models.tables, "");
+    for table in models.tables {
+        for column in table.columns.iter().filter(|column| column.indexed) {
+            sql.push_str(&create_index(table, column, "", &index_name(table, column)));
         }
     }
     sql
 }
 
+/// The tables without indexes, under names with this before them.
+pub(super) fn create_tables(tables: &[Table], prefix: &str) -> String {
+    let mut sql = format!(
+        "CREATE TABLE {prefix}checkpoints (partition INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, \
+         record_id BLOB) STRICT;"
+    );
+    for Table { name, columns } in tables {
+        let _written = write!(sql, "\nCREATE TABLE {prefix}{name} (key BLOB PRIMARY KEY");
+        for column in *columns {
+            let _written = write!(sql, ", {} {}", column.name, sql_type(column));
+        }
+        sql.push_str(") STRICT, WITHOUT ROWID;");
+    }
+    sql
+}
+
+/// What the index over a column is called.
+pub(super) fn index_name(table: &Table, column: &Column) -> String {
+    format!("{}_by_{}", table.name, column.name)
+}
+
+/// An index over a column of a table whose name has this before it.
+pub(super) fn create_index(table: &Table, column: &Column, prefix: &str, name: &str) -> String {
+    format!("\nCREATE INDEX {name} ON {prefix}{} ({}, key);", table.name, column.name)
+}
+
 /// The read models of one file.
 #[derive(Clone)]
-pub struct SqliteReadModels(Arc<Shared>);
+pub struct SqliteReadModels(pub(super) Arc<Shared>);
 
 impl SqliteReadModels {
     /// Opens the file, and creates it where there is none.
@@ -118,11 +146,13 @@ impl SqliteReadModels {
         if stored != deployment.id.to_string() {
             return Err(OpenError::Deployment { path: path.to_owned(), stored, asked: deployment.id });
         }
+        rebuild::drop_leftovers(path, &mut connection, models.tables).await?;
         let readers = connect::readers(path).await?;
         // Nothing is remembered of this file, so a commit in doubt makes nothing uncertain.
         let writer = Writer::start(path, connection, Arc::new(|| {}));
-        let (upserts, projected) = (Upserts::new(models.tables), Doorbells::default());
-        Ok(Self(Arc::new(Shared { writer, readers, tables: models.tables, upserts, projected })))
+        let (upserts, projected) = (Upserts::new(models.tables, ""), Doorbells::default());
+        let rebuilding = Rebuilding::new(models.tables);
+        Ok(Self(Arc::new(Shared { writer, readers, tables: models.tables, upserts, projected, rebuilding })))
     }
 
     /// Rung whenever rows were projected.
@@ -159,6 +189,7 @@ impl ReadModels for SqliteReadModels {
         if steps.is_empty() {
             return Ok(Vec::new());
         }
+        let _not_held = self.0.rebuilding.gate.read().await;
         self.0.writer.submit(Apply { steps, shared: Arc::clone(&self.0) }).await
     }
 
@@ -223,7 +254,7 @@ fn decode(row: &SqliteRow, table: &Table) -> PortResult<Row> {
     Ok(Row { key: uuid(row, 0)?, values })
 }
 
-async fn load(
+pub(super) async fn load(
     connection: &mut SqliteConnection,
     partitions: &[Partition],
 ) -> PortResult<Vec<(Partition, Projected)>> {
@@ -239,18 +270,23 @@ async fn load(
 }
 
 /// Moves the checkpoints by compare-and-set. One answer a step, in order.
-async fn advance(connection: &mut SqliteConnection, steps: &[ProjectionStep]) -> PortResult<Vec<bool>> {
+pub(super) async fn advance(
+    connection: &mut SqliteConnection,
+    moves: &'static Moves,
+    steps: &[ProjectionStep],
+) -> PortResult<Vec<bool>> {
     let first: Vec<Partition> = steps
         .iter()
         .filter(|step| step.checkpoint.from == Sequence::ZERO)
         .map(|step| step.checkpoint.partition)
         .collect();
-    BEGIN.execute(connection, &first, |values, one| values.count(u64::from(one.index()))).await?;
+    moves.begin.execute(connection, &first, |values, one| values.count(u64::from(one.index()))).await?;
     let mut answers = vec![false; steps.len()];
     for round in rounds(steps, |step| step.checkpoint.partition) {
         let round: Vec<(usize, &ProjectionStep)> =
             round.iter().filter_map(|index| Some((*index, steps.get(*index)?))).collect();
-        let moved = ADVANCE
+        let moved = moves
+            .advance
             .fetch(connection, &round, |values, (_, step)| {
                 values.count(u64::from(step.checkpoint.partition.index()))?;
                 values.count(step.checkpoint.from.get())?;
@@ -278,7 +314,7 @@ impl Job for Apply {
     type Answer = Vec<bool>;
 
     async fn run(&self, connection: &mut SqliteConnection) -> PortResult<Self::Answer> {
-        let moved = advance(connection, &self.steps).await?;
+        let moved = advance(connection, &MOVES, &self.steps).await?;
         let changes: Vec<_> = self
             .steps
             .iter()

@@ -105,6 +105,12 @@ async fn the_read_models_keep_their_contract() {
 }
 
 #[tokio::test]
+async fn the_rebuilds_keep_their_contract() {
+    let kept = RefCell::default();
+    contract::rebuilds(async || models(&fresh(&kept)).await).await;
+}
+
+#[tokio::test]
 async fn a_directory_belongs_to_one_process() {
     let directory = temporary();
     let lock = DirectoryLock::acquire(directory.path()).unwrap();

@@ -29,12 +29,14 @@ type Shape = (usize, Vec<(usize, bool)>);
 /// The statements that were needed so far, one a shape: as many as the projection has kinds of changes.
 pub(super) struct Upserts {
     tables: &'static [Table],
+    /// What stands before the names of the tables that are written.
+    prefix: &'static str,
     statements: Mutex<HashMap<Shape, Arc<Many>>>,
 }
 
 impl Upserts {
-    pub(super) fn new(tables: &'static [Table]) -> Self {
-        Self { tables, statements: Mutex::new(HashMap::new()) }
+    pub(super) fn new(tables: &'static [Table], prefix: &'static str) -> Self {
+        Self { tables, prefix, statements: Mutex::new(HashMap::new()) }
     }
 
     /// Applies the changes, in order.
@@ -110,7 +112,7 @@ impl Upserts {
         let action =
             if sets.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", sets.join(", ")) };
         Many::built(
-            format!("INSERT INTO {name} (key{begin}) SELECT * FROM (VALUES "),
+            format!("INSERT INTO {}{name} (key{begin}) SELECT * FROM (VALUES ", self.prefix),
             columns.len() + 1,
             format!(") WHERE column1 IS NOT NULL ON CONFLICT (key) DO {action}"),
         )

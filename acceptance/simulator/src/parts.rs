@@ -231,7 +231,15 @@ impl Store {
             Call::ModelsCheckpoints | Call::ModelsApply | Call::ModelsRow | Call::ModelsRows => Self::Models,
             Call::LeasesRenew | Call::LeasesLeave => Self::Leases,
             Call::ForeignCreatedAt | Call::ForeignMessage | Call::ForeignRead => Self::Foreign,
-            Call::RepliesSend | Call::DeadLettersKeep => Self::Other,
+            // (It rebuilds nothing.)
+            Call::RepliesSend
+            | Call::DeadLettersKeep
+            | Call::ShadowBegin
+            | Call::ShadowApply
+            | Call::ShadowIndex
+            | Call::ShadowHold
+            | Call::ShadowSwap
+            | Call::ShadowAbandon => Self::Other,
         }
     }
 

@@ -16,6 +16,7 @@
 //! - [`desk`]: where those sit who wait for an outcome
 //! - [`listener`], [`worker`], [`relayer`], [`policy`], [`projector`]: the five loops
 //! - [`importer`]: a sixth, beside them: what other contexts say, as commands
+//! - [`rebuild`]: read models built anew beside those that are read; [`shadow`]: the port that it writes to
 //! - [`queue`]: how a reader proves that the queue in front of it is the one it remembers, and how a person accepts another
 //! - [`deadletters`]: where dead letters are kept that need no place of their own
 //! - [`mutants`]: planted bugs, so that what looks for bugs can show that it finds them; none without the feature of that name
@@ -39,9 +40,11 @@ pub mod policy;
 pub mod ports;
 pub mod projector;
 pub mod queue;
+pub mod rebuild;
 pub mod record;
 pub mod relayer;
 mod rotation;
+pub mod shadow;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 pub mod turn;

@@ -83,7 +83,7 @@ impl<M: Model, P: Projection<M>, B: EventBus, S: ReadModels> Projector<M, P, B, 
 
 /// Where a read model stands beside the bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+pub(crate) enum Standing {
     /// At a record that the bus has.
     Here,
     /// Behind the end of the bus.
@@ -93,7 +93,7 @@ enum Standing {
 }
 
 impl Standing {
-    fn say(self, partition: Partition, projected: Projected) -> String {
+    pub(crate) fn say(self, partition: Partition, projected: Projected) -> String {
         let what = match self {
             Self::Here => "stand at",
             Self::Ahead => "are ahead of the bus, which does not have",
@@ -107,7 +107,11 @@ impl Standing {
     }
 }
 
-async fn standing<B: EventBus>(bus: &B, partition: Partition, projected: Projected) -> PortResult<Standing> {
+pub(crate) async fn standing<B: EventBus>(
+    bus: &B,
+    partition: Partition,
+    projected: Projected,
+) -> PortResult<Standing> {
     let Some(record_id) = projected.record_id else { return Ok(Standing::Here) };
     let before = Sequence::new(projected.sequence.get().saturating_sub(1));
     let records = bus.read(&[(partition, before)], 1).await?;

@@ -41,6 +41,11 @@ fn the_read_models_in_memory_keep_their_contract() {
 }
 
 #[test]
+fn the_rebuilds_in_memory_keep_their_contract() {
+    run(contract::rebuilds(async || MemoryReadModels::new(sample::TABLES)));
+}
+
+#[test]
 fn the_leases_in_memory_keep_their_contract() {
     let world = World::new(1);
     let clock = world.environment();

@@ -17,14 +17,17 @@ use eventsourcing::worker::{Worker, WorkerLimits};
 use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 
+use crate::api::admin::AdminServices;
 use crate::api::server::{Limits, serve_commands};
 use crate::nats::{Nats, NatsBus, NatsDeadLetters, NatsForeignEvents, NatsQueue, NatsReplies, reply_address};
 use crate::postgres::PostgresLog;
+use crate::runtime::door;
 use crate::runtime::environment::SystemEnvironment;
 use crate::runtime::settings::CommandsSettings;
 use crate::runtime::signals::Signals;
 use crate::runtime::supervise::Process;
 
+use super::adoption::QueueDoor;
 use super::announcing::Announcing;
 use super::ownership::Ownership;
 use super::readiness::{announce, bind, serve};
@@ -47,9 +50,10 @@ pub async fn run(settings: CommandsSettings) -> Result<(), String> {
         bind(settings.health.health_addr, "--health-addr").await?
     };
     let name = name(&settings);
-    let database = (parts.worker || parts.policies)
-        .then(|| connect::log_database(&settings.database, &name))
-        .transpose()?;
+    let has_log = parts.worker || parts.policies || settings.admin;
+    let admin =
+        if has_log { Some(bind(settings.admin_address.admin_addr, "--admin-addr").await?) } else { None };
+    let database = has_log.then(|| connect::log_database(&settings.database, &name)).transpose()?;
 
     let started = connect::unless_stopped(&mut signals, async {
         let nats = connect::nats(&common.nats, &name).await?;
@@ -79,6 +83,12 @@ pub async fn run(settings: CommandsSettings) -> Result<(), String> {
         serve_intake(&mut process, port, intake, limits)?;
     } else {
         serve(&mut process, port, limits)?;
+    }
+    if let (Some(log), Some(admin)) = (&log, admin) {
+        let (log, nats) = (log.clone(), nats.clone());
+        let queue = QueueDoor { log, nats, streams, partitions, policies_run: parts.policies };
+        let services = AdminServices::new(SystemEnvironment, process.intake_stop()).with_queue(queue);
+        door::open(&mut process, admin, services, limits)?;
     }
 
     let ended = process.run(signals, std::future::pending()).await;

@@ -12,9 +12,11 @@
 //! - [`operations`]: what an operator does: migrate, adopt a queue, ask for health
 //! - `connect`: reaching NATS and PostgreSQL, also before they are up
 //! - `ownership`: which partitions a process works
+//! - `adoption`: going on with another command queue
 //! - `announcing`: waking those in other processes who wait for a commit
 //! - `readiness`: saying where a process answers, and serving its health
 
+mod adoption;
 mod announcing;
 pub mod commands;
 mod connect;

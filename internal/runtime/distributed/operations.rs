@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use eventsourcing::partition::{Deployment, PartitionCount};
-use eventsourcing::queue::adopt;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -16,7 +15,7 @@ use crate::runtime::client::{ClientError, connect as connect_to};
 use crate::runtime::config::{client_address, partitions};
 use crate::runtime::settings::{CommandDatabase, NatsSettings, QueryDatabase, StreamSettings};
 
-use super::{IMPORTER, POLICIES, connect};
+use super::{adoption, connect};
 
 /// What servers show of an operator's process.
 const NAME: &str = "financing";
@@ -50,6 +49,9 @@ pub enum QueueCommand {
                             again. Commands that only the lost queue had are lost: their senders have to send them again."
     )]
     Adopt {
+        /// Ask the process with this admin address to do it: host:port. Without it, it is done from here
+        #[arg(long, value_parser = client_address)]
+        admin_addr: Option<String>,
         /// Where the event log is
         #[command(flatten)]
         database: CommandDatabase,
@@ -101,13 +103,15 @@ pub async fn migrate(arguments: MigrateArguments) -> Result<String, ClientError>
 ///
 /// When NATS or the event log cannot be reached.
 pub async fn queue(command: QueueCommand) -> Result<String, ClientError> {
-    let QueueCommand::Adopt { database, nats, streams, partitions } = command;
+    let QueueCommand::Adopt { admin_addr, database, nats, streams, partitions } = command;
+    if let Some(address) = admin_addr {
+        return adoption::ask(&address).await;
+    }
     let database = connect::log_database(&database, NAME).map_err(failed)?;
     let streams = connect::streams(&streams, partitions).map_err(failed)?;
     let nats = connect::nats(&nats, NAME).await.map_err(failed)?;
-    nats.ensure_queues(&streams).await.map_err(failed)?;
     let log = connect::log(&database, partitions).await.map_err(failed)?;
-    let adopted = adopt(&log, &log, &log, partitions, POLICIES, IMPORTER).await.map_err(failed)?;
+    let adopted = adoption::adopt_queue(&log, &nats, &streams, partitions).await.map_err(failed)?;
     log.close().await;
     Ok(format!("{adopted}\n"))
 }

@@ -7,8 +7,12 @@ use domain::financing::Financing;
 use eventsourcing::ports::Role;
 use eventsourcing::projector::Projector;
 
+use crate::api::admin::AdminServices;
 use crate::api::server::Limits;
 use crate::nats::NatsBus;
+use crate::runtime::door;
+use crate::runtime::environment::SystemEnvironment;
+use crate::runtime::rebuild::ReadModelRebuilds;
 use crate::runtime::settings::ProjectorSettings;
 use crate::runtime::signals::Signals;
 use crate::runtime::supervise::Process;
@@ -30,6 +34,7 @@ pub async fn run(settings: ProjectorSettings) -> Result<(), String> {
     let common = &settings.common;
     let streams = connect::streams(&common.streams, common.partitions)?;
     let port = bind(settings.health.health_addr, "--health-addr").await?;
+    let admin = bind(settings.admin_address.admin_addr, "--admin-addr").await?;
     let database = connect::models_database(&settings.database, NAME)?;
 
     let started = connect::unless_stopped(&mut signals, async {
@@ -50,9 +55,15 @@ pub async fn run(settings: ProjectorSettings) -> Result<(), String> {
         Projector::new(FinancingProjection, bus, announcing, assignment);
     let stop = process.loops_stop();
     process.loops.start_loop(projector, bell, POLL, stop);
-    serve(&mut process, port, Limits { grace: common.grace_seconds, ..Limits::default() })?;
+    let limits = Limits { grace: common.grace_seconds, ..Limits::default() };
+    serve(&mut process, port, limits)?;
+    let rebuilds = ReadModelRebuilds::new(NatsBus::for_loops(&nats), models.clone(), common.partitions);
+    let services =
+        AdminServices::new(SystemEnvironment, process.intake_stop()).with_rebuilds(rebuilds.clone());
+    door::open(&mut process, admin, services, limits)?;
 
     let ended = process.run(signals, std::future::pending()).await;
+    rebuilds.ended().await;
     ownership.leave().await;
     models.close().await;
     nats.flush().await;

@@ -23,6 +23,7 @@ use super::client::{ClientError, Commands, Queries, connect};
 use super::config::client_address;
 use super::demo::{self, DemoArguments};
 use super::distributed::operations::{self, MigrateArguments, QueueCommand};
+use super::rebuild::{self, RebuildArguments};
 use super::verify::{self, VerifyArguments};
 
 pub mod acts;
@@ -126,6 +127,8 @@ pub enum ShellCommand {
     /// Look after the distributed platform's command queue
     #[command(subcommand)]
     Queue(QueueCommand),
+    /// Build the read models anew from the event log, while the platform goes on
+    Rebuild(RebuildArguments),
     /// Check all that a platform has stored
     Verify(VerifyArguments),
     /// Measure a running platform
@@ -155,6 +158,7 @@ pub async fn run(command: ShellCommand) -> Result<String, ClientError> {
         ShellCommand::Health { address } => return operations::health(&address).await,
         ShellCommand::Migrate(arguments) => return operations::migrate(arguments).await,
         ShellCommand::Queue(command) => return operations::queue(command).await,
+        ShellCommand::Rebuild(arguments) => return rebuild::run(arguments).await,
         ShellCommand::Verify(arguments) => return verify::run(arguments).await,
         ShellCommand::Bench(arguments) => return bench::run(arguments).await,
     };

@@ -13,6 +13,7 @@ mod fence;
 mod ledger;
 mod market;
 mod ownership;
+mod rebuilt;
 mod replaced;
 mod stage;
 mod trouble;

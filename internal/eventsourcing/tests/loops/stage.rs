@@ -140,8 +140,12 @@ impl Stage {
         self.interference.as_ref().map_or(self.queue.clone(), |one| self.queue.interfered(Arc::clone(one)))
     }
 
-    fn bus(&self) -> MemoryBus {
+    pub fn bus(&self) -> MemoryBus {
         self.interference.as_ref().map_or(self.bus.clone(), |one| self.bus.interfered(Arc::clone(one)))
+    }
+
+    pub fn models(&self) -> MemoryReadModels {
+        self.interference.as_ref().map_or(self.models.clone(), |one| self.models.interfered(Arc::clone(one)))
     }
 
     fn replies(&self) -> MemoryReplies {
@@ -234,12 +238,8 @@ impl Stage {
     }
 
     fn projector_of(&self, name: &str, assignment: Assignment) -> Part {
-        let models = self
-            .interference
-            .as_ref()
-            .map_or(self.models.clone(), |one| self.models.interfered(Arc::clone(one)));
         let body: Projector<Ledger, _, _, _> =
-            Projector::new(Balances, self.bus(), models, assignment.clone());
+            Projector::new(Balances, self.bus(), self.models(), assignment.clone());
         self.play(name, body, self.bus.bells(), assignment)
     }
 

@@ -14,7 +14,7 @@
 //! - `log`, `load`: [`event_log`]: its commits, and what is read back
 //! - `checkpoints`: [`checkpoints`]
 //! - `bus`: [`event_bus`]
-//! - `read_models`: [`read_models`]
+//! - `read_models`: [`read_models`]; `rebuild`: [`rebuilds`], beside those that are read
 //! - `leases`: [`leases`]
 //! - `foreign`: [`foreign_events`] and [`foreign_positions`]
 //! - `dead_letters`: [`dead_letters`]
@@ -34,6 +34,7 @@ mod load;
 mod log;
 mod queue;
 mod read_models;
+mod rebuild;
 pub mod sample;
 
 use std::collections::BTreeMap;
@@ -46,6 +47,7 @@ pub use leases::leases;
 pub use log::event_log;
 pub use queue::command_queue;
 pub use read_models::read_models;
+pub use rebuild::rebuilds;
 
 use crate::partition::{Partition, PartitionCount};
 

@@ -35,7 +35,7 @@ pub use foreign::{MemoryDeadLetters, MemoryForeignEvents, SavedForeignEvents};
 pub use leases::MemoryLeases;
 pub use log::{MemoryCheckpoints, MemoryLog, SavedLog};
 pub use queue::{MemoryQueue, SavedQueue};
-pub use read_models::{MemoryReadModels, SavedReadModels};
+pub use read_models::{MemoryReadModels, MemoryShadow, SavedReadModels};
 pub use replies::MemoryReplies;
 
 /// A port's method that is about to be called.
@@ -71,6 +71,12 @@ pub enum Call {
     ForeignPosition,
     ForeignAdvance,
     DeadLettersKeep,
+    ShadowBegin,
+    ShadowApply,
+    ShadowIndex,
+    ShadowHold,
+    ShadowSwap,
+    ShadowAbandon,
 }
 
 impl Call {
@@ -90,7 +96,13 @@ impl Call {
             | Self::LeasesRenew
             | Self::LeasesLeave
             | Self::ForeignAdvance
-            | Self::DeadLettersKeep => true,
+            | Self::DeadLettersKeep
+            | Self::ShadowBegin
+            | Self::ShadowApply
+            | Self::ShadowIndex
+            | Self::ShadowHold
+            | Self::ShadowSwap
+            | Self::ShadowAbandon => true,
             Self::QueueCreatedAt
             | Self::QueueMessage
             | Self::QueueRead

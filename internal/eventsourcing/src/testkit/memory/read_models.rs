@@ -13,14 +13,23 @@ use crate::ports::{
     ColumnType, PortError, PortResult, Projected, ProjectionStep, ReadModels, Row, RowChange, RowQuery,
     Table, Test, Value,
 };
+use crate::shadow::{Rebuildable, Shadow};
 
 /// [`ReadModels`] in memory.
 #[derive(Clone)]
 pub struct MemoryReadModels {
     tables: &'static [Table],
     state: Arc<Mutex<SavedReadModels>>,
+    rebuild: Arc<Mutex<UnderWay>>,
     bells: Doorbells,
     way: Way,
+}
+
+/// What a rebuild keeps from happening: the next one, and steps while the live ones are held.
+#[derive(Debug, Default)]
+struct UnderWay {
+    begun: bool,
+    held: bool,
 }
 
 /// What the read models held at some time.
@@ -166,8 +175,8 @@ impl MemoryReadModels {
     #[must_use]
     pub fn new(tables: &'static [Table]) -> Self {
         let rows = tables.iter().map(|table| (table.name, BTreeMap::new())).collect();
-        let state = SavedReadModels { checkpoints: BTreeMap::new(), rows };
-        Self { tables, state: Arc::new(Mutex::new(state)), bells: Doorbells::default(), way: Way::default() }
+        let state = Arc::new(Mutex::new(SavedReadModels { checkpoints: BTreeMap::new(), rows }));
+        Self { tables, state, rebuild: Arc::default(), bells: Doorbells::default(), way: Way::default() }
     }
 
     /// Another handle on the same read models, on whose way somebody stands.
@@ -208,6 +217,11 @@ impl MemoryReadModels {
         lock(&self.state).clone()
     }
 
+    /// Loses every row, and keeps the checkpoints: what no adapter does, and somebody might do by hand.
+    pub fn spoil(&self) {
+        lock(&self.state).rows.values_mut().for_each(BTreeMap::clear);
+    }
+
     /// Goes back to an earlier state.
     pub fn restore(&self, saved: SavedReadModels) {
         *lock(&self.state) = saved;
@@ -225,6 +239,9 @@ impl ReadModels for MemoryReadModels {
 
     async fn apply(&self, steps: Vec<ProjectionStep>) -> PortResult<Vec<bool>> {
         let apply = || {
+            if lock(&self.rebuild).held {
+                return Err(PortError::Unavailable("a rebuild holds the read models".to_owned()));
+            }
             let answers = lock(&self.state).apply(self.tables, &steps)?;
             self.bells.ring();
             Ok(answers)
@@ -245,5 +262,78 @@ impl ReadModels for MemoryReadModels {
     async fn rows(&self, query: &RowQuery) -> PortResult<Vec<Row>> {
         let find = || lock(&self.state).find(Shape::of(self.tables, query.table)?, query);
         self.way.call(Call::ModelsRows, find).await
+    }
+}
+
+/// A [`Shadow`] in memory.
+pub struct MemoryShadow {
+    live: MemoryReadModels,
+    state: SavedReadModels,
+}
+
+impl Drop for MemoryShadow {
+    fn drop(&mut self) {
+        *lock(&self.live.rebuild) = UnderWay::default();
+    }
+}
+
+impl Rebuildable for MemoryReadModels {
+    type Shadow = MemoryShadow;
+
+    async fn begin_rebuild(&self) -> PortResult<Option<MemoryShadow>> {
+        let begin = || {
+            if std::mem::replace(&mut lock(&self.rebuild).begun, true) {
+                return Ok(None);
+            }
+            let state = Self::new(self.tables).save();
+            Ok(Some(MemoryShadow { live: self.clone(), state }))
+        };
+        self.way.call(Call::ShadowBegin, begin).await
+    }
+}
+
+impl Shadow for MemoryShadow {
+    async fn apply(&mut self, steps: Vec<ProjectionStep>) -> PortResult<()> {
+        let Self { live, state } = self;
+        let apply = || {
+            if state.apply(live.tables, &steps)?.contains(&false) {
+                return Err(PortError::Conflict("a step does not follow those before it".to_owned()));
+            }
+            Ok(())
+        };
+        live.way.call(Call::ShadowApply, apply).await
+    }
+
+    async fn index(&mut self) -> PortResult<()> {
+        self.live.way.call(Call::ShadowIndex, || Ok(())).await
+    }
+
+    async fn hold(&mut self, partitions: &[Partition]) -> PortResult<Vec<(Partition, Projected)>> {
+        let hold = || {
+            lock(&self.live.rebuild).held = true;
+            let state = lock(&self.live.state);
+            Ok(partitions.iter().map(|partition| (*partition, state.checkpoint(*partition))).collect())
+        };
+        self.live.way.call(Call::ShadowHold, hold).await
+    }
+
+    async fn swap(&mut self) -> PortResult<bool> {
+        let Self { live, state } = self;
+        let swap = || {
+            let mut under_way = lock(&live.rebuild);
+            let mut shown = lock(&live.state);
+            if !under_way.held || shown.checkpoints != state.checkpoints {
+                return Err(PortError::Conflict("the shadow is not where the read models are".to_owned()));
+            }
+            *shown = std::mem::take(state);
+            under_way.held = false;
+            live.bells.ring();
+            Ok(true)
+        };
+        live.way.call(Call::ShadowSwap, swap).await
+    }
+
+    async fn abandon(self) -> PortResult<()> {
+        self.live.way.call(Call::ShadowAbandon, || Ok(())).await
     }
 }
