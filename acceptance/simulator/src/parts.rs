@@ -222,6 +222,7 @@ impl Store {
             | Call::LogLoad
             | Call::LogCommit
             | Call::LogRead
+            | Call::LogDead
             | Call::LogForgetQueue
             | Call::CheckpointsLoad
             | Call::CheckpointsAdvance
@@ -231,7 +232,7 @@ impl Store {
             Call::ModelsCheckpoints | Call::ModelsApply | Call::ModelsRow | Call::ModelsRows => Self::Models,
             Call::LeasesRenew | Call::LeasesLeave => Self::Leases,
             Call::ForeignCreatedAt | Call::ForeignMessage | Call::ForeignRead => Self::Foreign,
-            Call::RepliesSend | Call::DeadLettersKeep => Self::Other,
+            Call::RepliesSend | Call::DeadLettersKeep | Call::ForeignLettersRead => Self::Other,
         }
     }
 

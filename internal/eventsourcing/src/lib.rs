@@ -18,6 +18,7 @@
 //! - [`importer`]: a sixth, beside them: what other contexts say, as commands
 //! - [`queue`]: how a reader proves that the queue in front of it is the one it remembers, and how a person accepts another
 //! - [`deadletters`]: where dead letters are kept that need no place of their own
+//! - [`letters`]: dead letters as people see them: found, read, retried and discarded
 //! - [`mutants`]: planted bugs, so that what looks for bugs can show that it finds them; none without the feature of that name
 //! - `testkit` (feature): in-memory ports, the contract suite, given/when/then scenarios
 
@@ -29,6 +30,7 @@ pub mod deadletters;
 pub mod desk;
 pub mod environment;
 pub mod importer;
+pub mod letters;
 pub mod listener;
 pub mod membership;
 pub mod model;

@@ -53,6 +53,7 @@ pub enum Call {
     LogCommit,
     LogRead,
     LogForgetQueue,
+    LogDead,
     CheckpointsLoad,
     CheckpointsAdvance,
     BusTails,
@@ -71,6 +72,7 @@ pub enum Call {
     ForeignPosition,
     ForeignAdvance,
     DeadLettersKeep,
+    ForeignLettersRead,
 }
 
 impl Call {
@@ -97,6 +99,7 @@ impl Call {
             | Self::LogRows
             | Self::LogLoad
             | Self::LogRead
+            | Self::LogDead
             | Self::CheckpointsLoad
             | Self::BusTails
             | Self::BusRead
@@ -106,7 +109,8 @@ impl Call {
             | Self::ForeignCreatedAt
             | Self::ForeignMessage
             | Self::ForeignRead
-            | Self::ForeignPosition => false,
+            | Self::ForeignPosition
+            | Self::ForeignLettersRead => false,
         }
     }
 }
