@@ -4,8 +4,9 @@ use std::error::Error;
 use std::path::PathBuf;
 
 /// Every service and what it imports.
-const PROTOS: [&str; 3] = [
+const PROTOS: [&str; 4] = [
     "financing/v1/command_service.proto",
+    "financing/v1/dead_letter_service.proto",
     "financing/v1/query_service.proto",
     "registering/v1/integration_service.proto",
 ];

@@ -19,12 +19,13 @@ use domain::views::Queries;
 use eventsourcing::environment::{Doorbells, Environment, Stop};
 use eventsourcing::listener::Intake;
 use eventsourcing::partition::PartitionCount;
-use eventsourcing::ports::EventBus;
+use eventsourcing::ports::{DeadCommands, EventBus, EventLog, ForeignLetters};
 
 use super::admission::Admission;
 use super::call::Calls;
 use super::command_service::CommandApi;
 use super::connections::{affordable, incoming};
+use super::dead_letters::{FinancingLetters, dead_letter_service};
 use super::health::Pulse;
 use super::integration_service::IntegrationApi;
 use super::proto::DESCRIPTORS;
@@ -47,6 +48,9 @@ const COMMAND_SERVICES: &[&str] = &["financing.v1.CommandService", "registering.
 
 /// The services of the query side.
 const QUERY_SERVICES: &[&str] = &["financing.v1.QueryService"];
+
+/// The services of those who look after the platform.
+const ADMIN_SERVICES: &[&str] = &["financing.v1.DeadLetterService"];
 
 /// What is served beside them.
 const COMMON_SERVICES: [&str; 3] = [
@@ -167,6 +171,30 @@ pub async fn serve_queries<E: Environment, Q: Queries, B: EventBus>(
     until_stopped(router, listener, environment, limits, stop).await
 }
 
+/// Serves DeadLetterService on a bound listener until it is told to stop.
+///
+/// # Errors
+///
+/// See [`ServeError`].
+pub async fn serve_dead_letters<E, L, F, B>(
+    listener: TcpListener,
+    letters: FinancingLetters<L, F, B>,
+    intake: Intake<E>,
+    environment: E,
+    limits: Limits,
+    stop: Stop,
+) -> Result<(), ServeError>
+where
+    E: Environment,
+    L: EventLog + DeadCommands,
+    F: ForeignLetters,
+    B: EventBus,
+{
+    let letters = dead_letter_service(letters, intake, &environment, limits, &stop);
+    let router = common(ADMIN_SERVICES, limits, &stop)?.add_service(letters);
+    until_stopped(router, listener, environment, limits, stop).await
+}
+
 /// Serves nothing but health and reflection on a bound listener until it is told to stop: for a process that takes no
 /// requests.
 ///
@@ -182,7 +210,7 @@ pub async fn serve_health<E: Environment>(
     until_stopped(common(&[], limits, &stop)?, listener, environment, limits, stop).await
 }
 
-fn calls<E: Environment>(environment: &E, limits: Limits, stop: &Stop) -> Calls<E> {
+pub(super) fn calls<E: Environment>(environment: &E, limits: Limits, stop: &Stop) -> Calls<E> {
     Calls::new(environment.clone(), Admission::new(limits.calls, limits.waits, limits.streams), stop.clone())
 }
 
