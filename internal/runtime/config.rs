@@ -58,6 +58,9 @@ pub struct EmbeddedSettings {
     /// Where queries are answered: host:port
     #[arg(long, env = "FINANCING_QUERY_ADDR", default_value = "127.0.0.1:8081", value_parser = bind_address)]
     pub query_addr: SocketAddr,
+    /// Where dead letters are looked after: host:port; nowhere, unless it is given
+    #[arg(long, env = "FINANCING_ADMIN_ADDR", value_parser = bind_address)]
+    pub admin_addr: Option<SocketAddr>,
     /// The number of partitions; fixed when the data directory is created
     #[arg(long, env = "FINANCING_PARTITIONS", default_value = "16", value_parser = partitions)]
     pub partitions: PartitionCount,

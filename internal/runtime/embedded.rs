@@ -7,7 +7,10 @@ use std::fmt::Display;
 use std::io::Write as _;
 
 use domain::financing::Financing;
+use domain::integration::Registering;
 use domain::saga::Saga;
+use eventsourcing::deadletters::InTheLog;
+use eventsourcing::letters::Letters;
 use eventsourcing::ports::ReadModelSchema;
 use readmodel::{FinancingProjection, ReadModelQueries, tables};
 use tokio::net::TcpListener;
@@ -16,6 +19,7 @@ use crate::api::server::{Limits, Sources, serve_commands, serve_queries};
 use crate::sqlite::{DirectoryLock, SqliteBus, SqliteReadModels};
 
 use super::config::EmbeddedSettings;
+use super::dead;
 use super::environment::SystemEnvironment;
 use super::signals::Signals;
 use super::stores::Stores;
@@ -31,6 +35,10 @@ pub async fn run(settings: EmbeddedSettings) -> Result<(), String> {
     let lock = DirectoryLock::acquire(&settings.data_dir).map_err(text)?;
     let command_listener = bind(settings.command_addr, "--command-addr").await?;
     let query_listener = bind(settings.query_addr, "--query-addr").await?;
+    let admin_listener = match settings.admin_addr {
+        Some(address) => Some(bind(address, "--admin-addr").await?),
+        None => None,
+    };
     let schema = ReadModelSchema { version: tables::SCHEMA_VERSION, tables: tables::TABLES };
     let stores = Stores::open(&settings.data_dir, lock, settings.partitions, schema).await?;
 
@@ -40,6 +48,11 @@ pub async fn run(settings: EmbeddedSettings) -> Result<(), String> {
 
     announce(&settings, &command_listener, &query_listener)?;
     let limits = Limits { grace: settings.grace_seconds, ..Limits::default() };
+    if let Some(listener) = admin_listener {
+        let (platform, partitions) = (stores.platform(), settings.partitions);
+        let letters = Letters::new(Registering, platform.log(), InTheLog, platform.watched_bus(), partitions);
+        dead::serve(&mut process, listener, letters, intake.clone(), limits)?;
+    }
     let (stop, sources) = (process.intake_stop(), sources(&stores));
     process.servers.start("command server", async move {
         serve_commands(command_listener, intake, SystemEnvironment, limits, stop).await.map_err(text)

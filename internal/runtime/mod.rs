@@ -4,6 +4,7 @@
 //!
 //! - [`client`]: what every gRPC client in the house shares
 //! - [`config`]: settings from flags, environment and file
+//! - [`dead`]: looking after dead letters: where it is served, and `financing dead`
 //! - [`distributed`]: the platform on PostgreSQL and NATS, one process per component
 //! - [`embedded`]: the platform in one process
 //! - [`environment`]: the machine's clock and randomness
@@ -19,6 +20,7 @@
 
 pub mod client;
 pub mod config;
+pub mod dead;
 pub mod distributed;
 pub mod embedded;
 pub mod environment;

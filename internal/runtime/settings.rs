@@ -185,6 +185,9 @@ pub struct CommandsSettings {
     /// Where the listener takes commands: host:port
     #[arg(long, env = "FINANCING_COMMAND_ADDR", default_value = "127.0.0.1:8080", value_parser = bind_address)]
     pub command_addr: SocketAddr,
+    /// Where dead letters are looked after, by a process that has the event log: host:port; nowhere, unless it is given
+    #[arg(long, env = "FINANCING_ADMIN_ADDR", value_parser = bind_address)]
+    pub admin_addr: Option<SocketAddr>,
     /// Where health is answered without a listener
     #[command(flatten)]
     pub health: HealthAddress,

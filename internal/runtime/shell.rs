@@ -16,6 +16,7 @@ use crate::api::proto::financing::v1::{
 
 use super::client::{ClientError, Commands, Queries, amount, connect, timed};
 use super::config::client_address;
+use super::dead::{self, DeadCommand};
 use super::distributed::operations::{self, MigrateArguments, QueueCommand};
 use super::environment::SystemEnvironment;
 use super::verify::{self, VerifyArguments};
@@ -98,6 +99,9 @@ pub enum ShellCommand {
     /// Look after the distributed platform's command queue
     #[command(subcommand)]
     Queue(QueueCommand),
+    /// Look after dead letters: what could not be done
+    #[command(subcommand)]
+    Dead(DeadCommand),
     /// Check all that a platform has stored
     Verify(VerifyArguments),
 }
@@ -209,6 +213,7 @@ pub async fn run(command: ShellCommand) -> Result<String, ClientError> {
         ShellCommand::Health { address } => operations::health(&address).await,
         ShellCommand::Migrate(arguments) => operations::migrate(arguments).await,
         ShellCommand::Queue(command) => operations::queue(command).await,
+        ShellCommand::Dead(command) => dead::run(command).await,
         ShellCommand::Verify(arguments) => verify::run(arguments).await,
     }
 }

@@ -9,6 +9,7 @@ use domain::saga::Saga;
 use eventsourcing::desk::Desk;
 use eventsourcing::environment::{Doorbell, Environment as _};
 use eventsourcing::importer::Importer;
+use eventsourcing::letters::Letters;
 use eventsourcing::listener::{Intake, Listener, ListenerLimits};
 use eventsourcing::partition::PartitionCount;
 use eventsourcing::policy::PolicyRunner;
@@ -20,6 +21,7 @@ use tokio::net::TcpListener;
 use crate::api::server::{Limits, serve_commands};
 use crate::nats::{Nats, NatsBus, NatsDeadLetters, NatsForeignEvents, NatsQueue, NatsReplies, reply_address};
 use crate::postgres::PostgresLog;
+use crate::runtime::dead;
 use crate::runtime::environment::SystemEnvironment;
 use crate::runtime::settings::CommandsSettings;
 use crate::runtime::signals::Signals;
@@ -73,6 +75,16 @@ pub async fn run(settings: CommandsSettings) -> Result<(), String> {
             start_policies(&mut process, &nats, log, ownership, partitions);
             start_importer(&mut process, &nats, log, ownership, partitions);
         }
+    }
+    let admin = match settings.admin_addr {
+        Some(address) => Some(bind(address, "--admin-addr").await?),
+        None => None,
+    };
+    if let (Some(admin), Some(log)) = (admin, &log) {
+        let intake = start_listener(&mut process, &nats, partitions).await?;
+        let (foreign, bus) = (NatsDeadLetters::new(&nats), NatsBus::for_watchers(&nats));
+        let letters = Letters::new(Registering, log.clone(), foreign, bus, partitions);
+        dead::serve(&mut process, admin, letters, intake, limits)?;
     }
     if parts.listener {
         let intake = start_listener(&mut process, &nats, partitions).await?;
