@@ -88,9 +88,6 @@ mutants! {
     NoExpectedSequence = "no-expected-sequence",
     /// The relayer never looks again where a stream ends.
     RelayerNeverLooksAgain = "relayer-never-looks-again",
-    // The dead letters.
-    /// What resolves a dead letter gets an id by chance.
-    RandomResolutionIds = "random-resolution-ids",
     // The policies and the importer.
     /// A policy's commands get ids by chance.
     RandomPolicyIds = "random-policy-ids",

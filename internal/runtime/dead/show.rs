@@ -77,21 +77,21 @@ pub(super) fn list(terminal: Terminal, letters: &[DeadLetter], all: bool) -> Str
             .to_owned();
     }
     let inside = terminal.width().saturating_sub(2);
-    let mut text = String::new();
+    let mut lines = Vec::new();
     for letter in letters {
         let (state, tone) = state(letter);
         let id = terminal.paint(Tone::Strong, &letter.id);
         let state = terminal.paint(tone, &format!("{state:<9}"));
         let when = terminal.paint(Tone::Quiet, &time(letter.time.as_ref()));
         let why = format!("{}: {}", letter.reason, letter.message);
-        text.push_str(&format!("{id}  {state}  {when}\n"));
-        text.push_str(&format!("  {}\n", shortened(&about(letter), inside)));
-        text.push_str(&format!("  {}\n", shortened(&why, inside)));
+        lines.push(format!("{id}  {state}  {when}"));
+        lines.push(format!("  {}", shortened(&about(letter), inside)));
+        lines.push(format!("  {}", shortened(&why, inside)));
     }
     let count = letters.len();
     let letters = if count == 1 { "dead letter" } else { "dead letters" };
-    text.push_str(&format!("{count} {letters}\n"));
-    text
+    lines.push(format!("{count} {letters}\n"));
+    lines.join("\n")
 }
 
 /// What became of a letter, in words.
@@ -141,12 +141,12 @@ pub(super) fn letter(
     payload: &[u8],
     whole: bool,
 ) -> String {
-    let mut text = String::new();
+    let mut text = Vec::new();
     let columns = terminal.width().saturating_sub(LABEL);
     let mut field = |label: &str, lines: Vec<String>| {
         for (index, line) in lines.into_iter().enumerate() {
             let label = if index == 0 { label } else { "" };
-            text.push_str(&format!("{}{line}\n", terminal.paint(Tone::Quiet, &format!("{label:<LABEL$}"))));
+            text.push(format!("{}{line}", terminal.paint(Tone::Quiet, &format!("{label:<LABEL$}"))));
         }
     };
     let (state, tone) = state(letter);
@@ -171,12 +171,10 @@ pub(super) fn letter(
         }
     }
     field("history", history.iter().flat_map(|one| events(terminal, one, letter)).collect());
-    text.push_str(&terminal.paint(Tone::Quiet, "payload"));
-    text.push('\n');
-    for line in lines(payload, whole) {
-        text.push_str(&format!("  {line}\n"));
-    }
-    text
+    text.push(terminal.paint(Tone::Quiet, "payload"));
+    text.extend(lines(payload, whole).into_iter().map(|line| format!("  {line}")));
+    text.push(String::new());
+    text.join("\n")
 }
 
 /// What happened to a letter of the chain.
@@ -217,4 +215,49 @@ fn lines(payload: &[u8], whole: bool) -> Vec<String> {
         lines.push("… (shortened when it was kept)".to_owned());
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one() -> DeadLetter {
+        DeadLetter {
+            id: "019b76da-a800-76c4-a26f-cf06fc6f9ca5".to_owned(),
+            kind: DeadLetterKind::Command.into(),
+            state: DeadLetterState::Open.into(),
+            target: "investor/01a1fda0-5a7f-7c64-97dc-0f2b0ccbd3c1".to_owned(),
+            method: "CommitFunds".to_owned(),
+            reason: "UNDECODABLE".to_owned(),
+            message: "expected value at line 1 column 1, and much more that nobody wants to read in a list\u{1b}[31m"
+                .to_owned(),
+            ..DeadLetter::default()
+        }
+    }
+
+    #[test]
+    fn a_list_fits_its_terminal_and_obeys_nobody() {
+        let text = list(Terminal::new(80, false), &[one()], false);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(
+            text.contains("019b76da-a800-76c4-a26f-cf06fc6f9ca5  OPEN") && text.ends_with("1 dead letter\n")
+        );
+        let text = list(Terminal::new(160, false), &[one()], false);
+        assert!(text.contains("in a list·[31m"), "all of it fits, and is harmless: {text}");
+        assert_eq!(list(Terminal::new(80, false), &[], true), "there are no dead letters\n");
+    }
+
+    #[test]
+    fn a_payload_is_shown_as_json_or_as_the_text_that_it_may_be() {
+        assert_eq!(lines(br#"{"b":1}"#, true), ["{", "  \"b\": 1", "}"]);
+        assert_eq!(lines(b"\x1b[2J\xff", true), ["·[2J\u{fffd}"]);
+        assert_eq!(lines(b"", true), ["(nothing)"]);
+        assert_eq!(lines(b"cut", false).len(), 2);
+    }
+
+    #[test]
+    fn words_are_wrapped_between_them() {
+        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("", 7), [""]);
+    }
 }

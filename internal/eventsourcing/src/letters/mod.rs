@@ -18,7 +18,6 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::model::DecodeError;
-use crate::mutants::{Mutant, chance, planted};
 use crate::outcome::{Fingerprint, Outcome};
 use crate::partition::{LogPosition, Partition};
 use crate::ports::{ForeignLetter, ForeignPosition, PortError};
@@ -29,8 +28,7 @@ pub use open::{Filter, Letters, Resolve};
 /// The id of the command that resolves a dead letter: of its retry and of its discard alike.
 #[must_use]
 pub fn resolution_id(letter: Uuid) -> Uuid {
-    let id = Uuid::new_v5(&letter, b"resolution");
-    if planted(Mutant::RandomResolutionIds) { Uuid::new_v5(&id, &chance().to_be_bytes()) } else { id }
+    Uuid::new_v5(&letter, b"resolution")
 }
 
 /// A malformed message's place in another context's stream.

@@ -102,8 +102,7 @@ where
             Some(Place::Foreign(number)) => (None, number),
         };
         if let Some(after) = in_log {
-            let query =
-                DeadQuery { after, aggregate: target.cloned(), limit: BATCH, ..DeadQuery::default() };
+            let query = DeadQuery { after, aggregate: target.cloned(), limit: BATCH, ..DeadQuery::default() };
             let records = self.log.dead(&query).await?;
             if !records.is_empty() {
                 return self.settle(records.into_iter().map(command).collect::<PortResult<_>>()?).await;

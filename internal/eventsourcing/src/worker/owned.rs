@@ -261,7 +261,8 @@ fn interpret<M: Model>(slot: Slot, partitions: PartitionCount, message: &QueuedM
             };
             if let Some(discard) = &envelope.discards {
                 if discard.partition != message.partition {
-                    let reason = format!("what it discards does not belong to partition {}", message.partition);
+                    let reason =
+                        format!("what it discards does not belong to partition {}", message.partition);
                     return doomed(DeathReason::WrongPartition, reason);
                 }
                 return Work::Discard(Arc::clone(&envelope), discard.clone());

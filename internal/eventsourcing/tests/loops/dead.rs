@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use eventsourcing::command::{Envelope, pack};
-use eventsourcing::letters::{Content, Filter, Letter, LetterState, Place, Resolve, Unresolved, resolution_id};
+use eventsourcing::letters::{
+    Content, Filter, Letter, LetterState, Place, Resolve, Unresolved, resolution_id,
+};
 use eventsourcing::model::AggregateRef;
 use eventsourcing::outcome::{Reply, Verdict};
 use eventsourcing::partition::Partition;

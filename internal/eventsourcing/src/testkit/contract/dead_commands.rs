@@ -62,9 +62,8 @@ async fn some<L: EventLog>(log: &L) -> Vec<Arc<Record>> {
             refusal(here, 4, &a),
             dead(here, 5, &a),
         ];
-        expected.extend(
-            owner.write(log, records).await.into_iter().filter(|one| one.event_type == COMMAND_DEAD),
-        );
+        expected
+            .extend(owner.write(log, records).await.into_iter().filter(|one| one.event_type == COMMAND_DEAD));
     }
     expected.sort_by_key(|record: &Arc<Record>| record.position());
     expected

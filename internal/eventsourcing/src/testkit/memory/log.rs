@@ -11,8 +11,9 @@ use crate::environment::Doorbells;
 use crate::model::AggregateRef;
 use crate::partition::{Epoch, Partition, Sequence, Version};
 use crate::ports::{
-    CheckpointMove, Checkpoints, Commit, DeadCommands, DeadQuery, EventLog, ForeignPosition, ForeignPositions, History, InboxEntry,
-    LoadRequest, Loaded, PartitionCommit, PartitionRow, PortError, PortResult, Snapshot, StoredEvent,
+    CheckpointMove, Checkpoints, Commit, DeadCommands, DeadQuery, EventLog, ForeignPosition,
+    ForeignPositions, History, InboxEntry, LoadRequest, Loaded, PartitionCommit, PartitionRow, PortError,
+    PortResult, Snapshot, StoredEvent,
 };
 use crate::record::{COMMAND_DEAD, Record};
 
