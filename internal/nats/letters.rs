@@ -49,7 +49,7 @@ impl NatsDeadLetters {
             subject: says(said::SUBJECT)?,
             payload: kept.payload.as_ref().into(),
         };
-        let mut whole = Fingerprint::of(&message.payload) == position.fingerprint;
+        let mut whole = kept.headers.get(said::SHORTENED).is_none();
         if !whole && let Some(found) = self.origin(&position).await? {
             (message, whole) = (found, true);
         }

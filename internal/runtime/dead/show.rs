@@ -61,11 +61,15 @@ fn wrapped(text: &str, columns: usize) -> Vec<String> {
 
 /// What it was to do, and to whom.
 fn about(letter: &DeadLetter) -> String {
-    let method = if letter.method.is_empty() { "something" } else { &letter.method };
+    let DeadLetter { method, target, place, .. } = letter;
     match letter.kind() {
-        DeadLetterKind::Foreign => format!("{method}, message {}", letter.place),
+        DeadLetterKind::Foreign => format!("{method}, message {place}"),
         DeadLetterKind::Command | DeadLetterKind::Unspecified => {
-            format!("{method} for {}", letter.target)
+            match (method.is_empty(), target.starts_with("unknown/")) {
+                (true, true) => "not a command".to_owned(),
+                (true, false) => format!("an unknown command for {target}"),
+                (false, _) => format!("{method} for {target}"),
+            }
         }
     }
 }
@@ -124,6 +128,8 @@ pub(super) fn resolved(
     resolution: &DeadLetterResolution,
 ) -> String {
     let (outcome, tone) = outcome(resolution);
+    // That a discard is applied is what discarded means.
+    let outcome = if what == "discarded" { outcome.replacen("applied", "for good", 1) } else { outcome };
     format!("{id}  {what}, {}\n", terminal.paint(tone, &outcome))
 }
 
