@@ -4,9 +4,10 @@ use std::error::Error;
 use std::path::PathBuf;
 
 /// Every service and what it imports.
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 5] = [
     "financing/v1/admin_service.proto",
     "financing/v1/command_service.proto",
+    "financing/v1/dead_letter_service.proto",
     "financing/v1/query_service.proto",
     "registering/v1/integration_service.proto",
 ];

@@ -192,7 +192,11 @@ impl Policies<Bank> for Transfers {
             Entry::Refused { command: Command { ask: Ask::Credit { from, cents }, .. }, .. } => {
                 Some(("refund-refused", Command { account: from, ask: Ask::Refund { cents } }))
             }
-            Entry::Fact(_) | Entry::Refused { .. } | Entry::Unchanged { .. } | Entry::Dead => None,
+            Entry::Fact(_)
+            | Entry::Refused { .. }
+            | Entry::Unchanged { .. }
+            | Entry::Dead
+            | Entry::Discarded => None,
         }
     }
 }

@@ -38,7 +38,11 @@ impl Policies<Shop> for OrderProcessor {
                 let ask = ItemAsk::Release { quantity: *quantity };
                 ("release-line", Command::Item { product: product.clone(), ask })
             }
-            Entry::Fact(_) | Entry::Refused { .. } | Entry::Unchanged { .. } | Entry::Dead => return None,
+            Entry::Fact(_)
+            | Entry::Refused { .. }
+            | Entry::Unchanged { .. }
+            | Entry::Dead
+            | Entry::Discarded => return None,
         })
     }
 }

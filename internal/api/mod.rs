@@ -8,6 +8,7 @@
 //! - [`server`]: the servers: command side, query side, admin door, from a bound listener until they are stopped
 //! - `connections`: who may connect to them, and how many
 //! - `command_service`, `integration_service`, `query_service`: the services, one short method a call
+//! - [`dead_letters`]: the service of those who look after what could not be done
 //! - `lists`: the paged lists; `facts`: the stream of facts; `health`: who is asked, and stopped, with the server
 //! - `parse`: from the wire to the domain, all violations at once; `paging`: page tokens; `ids`: the ids of a command
 //! - [`platform`]: what the platform tells of itself
@@ -25,6 +26,7 @@ mod call;
 pub mod codec;
 mod command_service;
 mod connections;
+pub mod dead_letters;
 mod deadline;
 mod facts;
 #[cfg(feature = "fuzzing")]

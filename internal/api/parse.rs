@@ -27,6 +27,9 @@ const MOST_VIOLATIONS: usize = 32;
 /// The most positions that a token may hold.
 const MOST_POSITIONS: usize = 64;
 
+/// The most characters of what a person says.
+const LONGEST_TEXT: usize = 256;
+
 /// The longest name of an actor.
 const LONGEST_ACTOR: usize = 256;
 
@@ -138,6 +141,21 @@ impl Fields {
     /// A name.
     pub(crate) fn name(&mut self, field: &str, text: String) -> Option<Name> {
         Name::try_new(text).map_err(|error| self.violation(field, error.to_string())).ok()
+    }
+
+    /// Words of a person.
+    pub(crate) fn text(&mut self, field: &str, text: String) -> Option<String> {
+        let said = if text.trim().is_empty() {
+            "is required"
+        } else if text.chars().nth(LONGEST_TEXT).is_some() {
+            "must be at most 256 characters"
+        } else if text.chars().any(char::is_control) {
+            "must not contain control characters"
+        } else {
+            return Some(text);
+        };
+        self.violation(field, said);
+        None
     }
 
     /// A name that may be left out, to filter by.

@@ -208,7 +208,7 @@ pub async fn serve_health<E: Environment>(
     until_stopped(common(&[], limits, &stop)?, listener, environment, limits, stop).await
 }
 
-fn calls<E: Environment>(environment: &E, limits: Limits, stop: &Stop) -> Calls<E> {
+pub(super) fn calls<E: Environment>(environment: &E, limits: Limits, stop: &Stop) -> Calls<E> {
     Calls::new(environment.clone(), Admission::new(limits.calls, limits.waits, limits.streams), stop.clone())
 }
 

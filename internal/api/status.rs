@@ -12,6 +12,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use uuid::Uuid;
 
 use domain::views::QueryError;
+use eventsourcing::letters::Unresolved;
 use eventsourcing::listener::SubmitError;
 use eventsourcing::model::DecodeError;
 use eventsourcing::partition::LogPosition;
@@ -70,6 +71,8 @@ pub(crate) enum Failure {
     Unread(QueryError),
     /// The bus gave no answer.
     Unheard(PortError),
+    /// Nothing is done about a dead letter.
+    Unresolved(Unresolved),
     /// There is no such thing.
     NotFound(&'static str),
     /// The deadline passed.
@@ -115,6 +118,7 @@ impl Failure {
                 }
                 PortError::Content(_) | PortError::Broken(_) => internal(method, &error),
             },
+            Self::Unresolved(unresolved) => not_resolved(method, &unresolved),
             Self::NotFound(what) => {
                 tracing::debug!(method, what, "not found");
                 Status::not_found(format!("there is no such {what}"))
@@ -134,6 +138,42 @@ impl Failure {
             }
             Self::Panicked => internal(method, &"the handler panicked"),
         }
+    }
+}
+
+fn not_resolved(method: &'static str, unresolved: &Unresolved) -> Status {
+    let refused = |reason: &str, metadata| {
+        tracing::debug!(method, reason, "a dead letter stays as it is");
+        precondition(reason.to_owned(), unresolved.to_string(), metadata)
+    };
+    match unresolved {
+        Unresolved::Unknown => Failure::NotFound("dead letter").status(method),
+        Unresolved::AlreadyRetried => refused("DEAD_LETTER_RETRIED", HashMap::new()),
+        Unresolved::AlreadyDiscarded => refused("DEAD_LETTER_DISCARDED", HashMap::new()),
+        Unresolved::NotRetryable(_) => refused("NOT_RETRYABLE", HashMap::new()),
+        Unresolved::Earlier(id) => {
+            refused("EARLIER_DEAD_LETTER", HashMap::from([("dead_letter_id".to_owned(), id.to_string())]))
+        }
+        Unresolved::NotRelayed => unavailable(method, unresolved, "the event bus is behind the event log"),
+        Unresolved::Port(error) => match error {
+            PortError::Unavailable(_) | PortError::Conflict(_) | PortError::Full(_) => {
+                unavailable(method, error, "the event log does not answer")
+            }
+            PortError::Content(_) | PortError::Broken(_) => internal(method, error),
+        },
+    }
+}
+
+impl From<Unresolved> for Failure {
+    fn from(unresolved: Unresolved) -> Self {
+        Self::Unresolved(unresolved)
+    }
+}
+
+/// Of the dead letters' stores.
+impl From<PortError> for Failure {
+    fn from(error: PortError) -> Self {
+        Self::Unresolved(Unresolved::Port(error))
     }
 }
 

@@ -9,6 +9,7 @@ use domain::views::{
     WinningBid,
 };
 use eventsourcing::cloudevent::{CloudEvent, DATA_CONTENT_TYPE, SPEC_VERSION};
+use eventsourcing::environment::Timestamp;
 use eventsourcing::model::Model as _;
 use eventsourcing::record::Record;
 use uuid::Uuid;
@@ -136,15 +137,20 @@ pub(crate) fn pending(command_id: Uuid) -> v1::Command {
     }
 }
 
-/// A record as it is streamed.
-pub(crate) fn fact(record: &Record) -> v1::WatchFactsResponse {
-    let event = CloudEvent::of(record, domain::financing::Financing::CONTEXT);
-    let (seconds, micros) = (event.time_micros / 1_000_000, event.time_micros % 1_000_000);
-    let time = prost_types::Timestamp {
+/// A moment.
+pub(crate) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+    let (seconds, micros) = (at.as_micros() / 1_000_000, at.as_micros() % 1_000_000);
+    prost_types::Timestamp {
         // A u64 of microseconds has few enough seconds, and a million of microseconds few enough nanos.
         seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
         nanos: i32::try_from(micros.saturating_mul(1000)).unwrap_or_default(),
-    };
+    }
+}
+
+/// A record as it is streamed.
+pub(crate) fn fact(record: &Record) -> v1::WatchFactsResponse {
+    let event = CloudEvent::of(record, domain::financing::Financing::CONTEXT);
+    let time = timestamp(Timestamp::from_micros(event.time_micros));
     v1::WatchFactsResponse {
         fact: Some(v1::CloudEvent {
             id: event.id,

@@ -13,12 +13,22 @@ use super::connect::Nats;
 use super::event::{CONTENT_TYPE, encode};
 use super::publish::{Outgoing, publish};
 
+/// What is said about a message of another context beside its payload.
+pub(super) mod said {
+    pub(in super::super) const REASON: &str = "financing-reason";
+    pub(in super::super) const SUBJECT: &str = "financing-subject";
+    pub(in super::super) const CREATED_AT: &str = "financing-stream-created-at";
+    pub(in super::super) const MESSAGE: &str = "financing-message";
+    pub(in super::super) const SHA256: &str = "financing-sha256";
+    pub(in super::super) const SHORTENED: &str = "financing-shortened-from";
+}
+
 /// The longest reason in a header, in bytes.
 const REASON: usize = 1024;
 
 /// Where dead letters are kept.
 #[derive(Debug, Clone)]
-pub struct NatsDeadLetters(Nats);
+pub struct NatsDeadLetters(pub(super) Nats);
 
 impl NatsDeadLetters {
     /// Those of this connection.
@@ -53,18 +63,18 @@ fn message(letter: &DeadLetter, most: usize) -> PortResult<Outgoing> {
             Outgoing { subject, headers, payload: encode(record)?.into() }
         }
         DeadLetter::Foreign { position, message, reason } => {
-            headers.insert("financing-reason", line(reason).as_str());
-            headers.insert("financing-subject", line(&message.subject).as_str());
-            headers.insert("financing-stream-created-at", position.created_at.to_string().as_str());
-            headers.insert("financing-message", position.message.to_string().as_str());
-            headers.insert("financing-sha256", hex(position.fingerprint).as_str());
+            headers.insert(said::REASON, line(reason).as_str());
+            headers.insert(said::SUBJECT, line(&message.subject).as_str());
+            headers.insert(said::CREATED_AT, position.created_at.to_string().as_str());
+            headers.insert(said::MESSAGE, position.message.to_string().as_str());
+            headers.insert(said::SHA256, hex(position.fingerprint).as_str());
             let subject = format!("financing.dead.registering.{}-{}", position.created_at, position.message);
             Outgoing { subject, headers, payload: Bytes::copy_from_slice(&message.payload) }
         }
     };
     // It came as large as a message may be, and has grown by what is said about it. The whole of it is where it came from.
     if message.len() > most {
-        message.headers.insert("financing-shortened-from", message.payload.len().to_string().as_str());
+        message.headers.insert(said::SHORTENED, message.payload.len().to_string().as_str());
         let excess = message.len().saturating_sub(most);
         message.payload.truncate(message.payload.len().saturating_sub(excess));
     }

@@ -9,7 +9,7 @@
 //! - [`settings`], [`connect`]: what a connection is made with; the connection, and what a server has to be
 //! - [`streams`], [`compare`]: the streams: created, read back, compared
 //! - [`queue`], [`bus`]: the command queue and the event bus
-//! - [`foreign`], [`dead`]: other contexts' events and dead letters
+//! - [`foreign`]: other contexts' events; [`dead`], [`letters`]: dead letters, kept and read
 //! - [`replies`], [`wake`]: outcomes and wake-ups between processes, which may be lost
 //! - [`event`], [`time`]: a record as a message
 //! - [`publish`]: messages in order, and their acknowledgements
@@ -28,6 +28,7 @@ mod follower;
 mod foreign;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod letters;
 mod publish;
 mod queue;
 mod replies;

@@ -159,6 +159,8 @@ pub(super) enum Which {
     Number(u64),
     /// The last one under these subjects.
     Last(String),
+    /// The first one under these subjects with this number or a greater one.
+    Next(&'static str, u64),
 }
 
 /// A stored message, as the stream's leader has it, and nobody else: another copy may be behind.
@@ -174,6 +176,7 @@ pub(super) async fn stored(nats: &Nats, stream: &str, which: Which) -> PortResul
             Which::Number(0) => return Ok(None),
             Which::Number(number) => asked.sequence(number),
             Which::Last(subjects) => asked.last_by_subject(subjects),
+            Which::Next(subjects, number) => asked.next_by_subject(subjects).sequence(number.max(1)),
         };
         match asked.send().await {
             Ok(message) => Ok(Some(message)),
@@ -197,7 +200,7 @@ pub(super) fn as_stored(message: &StreamMessage) -> PortResult<InStream<'_>> {
 }
 
 /// When a message was stored, in nanoseconds since the Unix epoch.
-fn nanos(message: &StreamMessage) -> Option<u64> {
+pub(super) fn nanos(message: &StreamMessage) -> Option<u64> {
     u64::try_from(message.time.unix_timestamp_nanos()).ok()
 }
 

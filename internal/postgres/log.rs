@@ -191,7 +191,8 @@ fn partition_row(row: &PgRow) -> PortResult<(Partition, PartitionRow)> {
     Ok((partition(row, 0)?, PartitionRow { epoch, head, position }))
 }
 
-fn record(row: &PgRow) -> PortResult<Record> {
+/// The columns of a record, in the order of [`READ`].
+pub(super) fn record(row: &PgRow) -> PortResult<Record> {
     Ok(Record {
         partition: partition(row, 0)?,
         sequence: Sequence::new(count(row, 1)?),

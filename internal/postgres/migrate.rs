@@ -16,8 +16,10 @@ pub(super) struct Migration {
 }
 
 /// The command side's schema.
-pub(super) static LOG: &[Migration] =
-    &[Migration { name: "0001_event_log", sql: include_str!("migrations/log/0001_event_log.sql") }];
+pub(super) static LOG: &[Migration] = &[
+    Migration { name: "0001_event_log", sql: include_str!("migrations/log/0001_event_log.sql") },
+    Migration { name: "0002_dead_letters", sql: include_str!("migrations/log/0002_dead_letters.sql") },
+];
 
 /// The query side's schema.
 pub(super) static QUERY: &[Migration] =

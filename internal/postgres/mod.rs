@@ -13,6 +13,7 @@
 //! - [`migrate`]: the tables, made once, by whoever may
 //! - [`deployment`]: the refusal to open another deployment's database
 //! - [`log`], [`commit`], [`load`], [`checkpoints`], [`foreign`]: the event log, and what is kept beside it
+//! - [`dead`]: the dead letters in it
 //! - [`leases`]: who tries which partition, in either database
 //! - [`readmodels`], [`tables`], [`chain`], [`upsert`]: the read models; [`rebuild`]: a second set of them
 //! - `fuzzing`: what must hold for whatever somebody gives as a database's URL
@@ -23,6 +24,7 @@ mod checkpoints;
 mod commit;
 mod connect;
 mod database;
+mod dead;
 mod deployment;
 mod error;
 mod foreign;

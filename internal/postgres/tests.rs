@@ -112,6 +112,12 @@ fn add(key: Uuid, column: &'static str, amount: i64) -> RowChange {
 }
 
 #[tokio::test]
+async fn the_dead_letters_keep_their_contract() {
+    let stores = Stores::new().await;
+    contract::dead_commands(async || stores.log().await).await;
+}
+
+#[tokio::test]
 async fn the_log_keeps_its_contract() {
     let stores = Stores::new().await;
     contract::event_log(async || stores.log().await).await;

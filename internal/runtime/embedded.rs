@@ -7,13 +7,22 @@ use std::fmt::Display;
 use std::io::Write as _;
 
 use domain::financing::Financing;
+use domain::integration::Registering;
 use domain::saga::Saga;
+use eventsourcing::deadletters::InTheLog;
+use eventsourcing::environment::Stop;
+use eventsourcing::letters::Letters;
+use eventsourcing::listener::Intake;
 use eventsourcing::ports::ReadModelSchema;
 use readmodel::{FinancingProjection, ReadModelQueries, tables};
 use tokio::net::TcpListener;
 
 use crate::api::admin::AdminServices;
+use crate::api::dead_letters::dead_letter_service;
 use crate::api::platform::{Description, Topology};
+use crate::api::proto::financing::v1::dead_letter_service_server::{
+    DeadLetterService, DeadLetterServiceServer,
+};
 use crate::api::server::{Limits, Sources, serve_commands, serve_queries};
 use crate::sqlite::{DirectoryLock, SqliteBus, SqliteReadModels};
 
@@ -49,6 +58,7 @@ pub async fn run(settings: EmbeddedSettings) -> Result<(), String> {
 
     announce(&settings, &command_listener, &query_listener)?;
     let limits = Limits { grace: settings.grace_seconds, ..Limits::default() };
+    let letters = letters(&stores, intake.clone(), limits, &process.intake_stop());
     let (stop, sources) = (process.intake_stop(), sources(&stores));
     process.servers.start("command server", async move {
         serve_commands(command_listener, intake, SystemEnvironment, limits, stop).await.map_err(text)
@@ -63,8 +73,9 @@ pub async fn run(settings: EmbeddedSettings) -> Result<(), String> {
         stores.read_models().clone(),
         settings.partitions,
     );
-    let services =
-        AdminServices::new(SystemEnvironment, process.intake_stop()).with_rebuilds(rebuilds.clone());
+    let services = AdminServices::new(SystemEnvironment, process.intake_stop())
+        .with_rebuilds(rebuilds.clone())
+        .with(letters);
     door::open(&mut process, admin_listener, services, limits)?;
 
     let ended = process.run(signals, stores.death()).await;
@@ -73,6 +84,18 @@ pub async fn run(settings: EmbeddedSettings) -> Result<(), String> {
     ended?;
     tracing::info!("stopped");
     Ok(())
+}
+
+fn letters(
+    stores: &Stores,
+    intake: Intake<SystemEnvironment>,
+    limits: Limits,
+    stop: &Stop,
+) -> DeadLetterServiceServer<impl DeadLetterService> {
+    let platform = stores.platform();
+    let letters =
+        Letters::new(Registering, platform.log(), InTheLog, platform.watched_bus(), stores.partitions());
+    dead_letter_service(letters, intake, &SystemEnvironment, limits, stop)
 }
 
 fn sources(stores: &Stores) -> Sources<ReadModelQueries<SqliteReadModels>, SqliteBus> {

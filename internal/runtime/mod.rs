@@ -5,6 +5,7 @@
 //! - [`bench`]: measures a running platform
 //! - [`client`]: what every gRPC client in the house shares
 //! - [`config`]: settings from flags, environment and file
+//! - [`dead`]: looking after dead letters
 //! - [`demo`]: a whole market on a running platform
 //! - [`distributed`]: the platform on PostgreSQL and NATS, one process per component
 //! - `door`: the admin door of a process
@@ -24,6 +25,7 @@
 pub mod bench;
 pub mod client;
 pub mod config;
+pub mod dead;
 pub mod demo;
 pub mod distributed;
 mod door;

@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use ::verify::stores::{self, Distributed};
-use ::verify::{Expect, Report};
+use ::verify::{Expect, LetterState, Report};
 use clap::Args;
 
 use super::client::ClientError;
@@ -165,9 +165,13 @@ fn text(report: &Report) -> String {
     for saga in &report.open {
         line("", format!("after {}: {}", saga.position, saga.what));
     }
-    line("dead letters", report.dead_letters.to_string());
+    line(
+        "dead letters",
+        format!("{} open or discarded, {} retried", report.dead_letters, report.retried_letters),
+    );
     for letter in &report.dead {
-        line("", format!("{}: {}", letter.position, letter.what));
+        let discarded = if letter.state == LetterState::Discarded { " (discarded)" } else { "" };
+        line("", format!("{}{discarded}: {}", letter.position, letter.what));
     }
     line("breaches", report.breached.to_string());
     for breach in &report.breaches {

@@ -141,7 +141,8 @@ pub(super) async fn read(
     Ok(found.items)
 }
 
-fn record(row: &SqliteRow) -> PortResult<Record> {
+/// The columns of a record, in the order of [`READ`].
+pub(super) fn record(row: &SqliteRow) -> PortResult<Record> {
     Ok(Record {
         partition: partition(row, 0)?,
         sequence: Sequence::new(count(row, 1)?),

@@ -92,6 +92,11 @@ CREATE TABLE checkpoints (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// What was added since files of this schema were first made; whoever opens one adds what is missing. An older release reads
+/// such a file as it always did.
+const ADDED: &str = "CREATE INDEX IF NOT EXISTS dead_commands ON records (partition, sequence) \
+     WHERE version IS NULL AND event_type = 'CommandDead'";
+
 /// What a file says of itself.
 const META: &str =
     "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID";
@@ -111,6 +116,7 @@ pub(super) async fn settle(
         INSERT INTO relayed (partition) SELECT partition FROM partitions;"
     );
     let meta = prepare(path, connection, SCHEMA, asked, &create).await?;
+    connection.execute(ADDED).await.map_err(|error| store(path, &error))?;
     let of = |key: &str| meta.get(key).cloned().unwrap_or_default();
     let unreadable = |stored: String| OpenError::Schema {
         path: path.to_owned(),

@@ -15,8 +15,9 @@ use eventsourcing::command::Bundle;
 use eventsourcing::environment::Doorbells;
 use eventsourcing::partition::{Deployment, Partition, PartitionCount, Sequence};
 use eventsourcing::ports::{
-    CheckpointMove, Checkpoints, CommandQueue as _, Commit, EventBus as _, EventLog, LoadRequest, PortError,
-    PortResult, ProjectionStep, Publication, ReadModelSchema, ReadModels as _, RowChange, Value,
+    CheckpointMove, Checkpoints, CommandQueue as _, Commit, DeadCommands as _, DeadQuery, EventBus as _,
+    EventLog, LoadRequest, PortError, PortResult, ProjectionStep, Publication, ReadModelSchema,
+    ReadModels as _, RowChange, Value,
 };
 use eventsourcing::record::Record;
 use eventsourcing::testkit::contract;
@@ -68,6 +69,29 @@ fn sequences(records: &[Arc<Record>]) -> Vec<u64> {
 
 const fn from(partition: Partition, sequence: u64) -> (Partition, Sequence) {
     (partition, Sequence::new(sequence))
+}
+
+#[tokio::test]
+async fn the_dead_letters_keep_their_contract() {
+    let kept = RefCell::default();
+    contract::dead_commands(async || alone(&fresh(&kept)).await.log()).await;
+    contract::dead_commands(async || shared(&fresh(&kept)).await.log()).await;
+}
+
+#[tokio::test]
+async fn a_file_of_an_earlier_release_gets_its_index_of_dead_letters() {
+    let directory = temporary();
+    let store = alone(directory.path()).await;
+    let mut connection =
+        SqliteConnection::connect(&directory.path().join("platform.db").display().to_string()).await.unwrap();
+    connection.execute("DROP INDEX dead_commands").await.unwrap();
+    connection.close().await.unwrap();
+    let asked = DeadQuery { limit: 1, ..DeadQuery::default() };
+    assert!(store.log().dead(&asked).await.is_err(), "nothing is looked for without the index");
+    store.close().await;
+    drop(store);
+    let store = alone(directory.path()).await;
+    assert_eq!(store.log().dead(&asked).await, Ok(Vec::new()));
 }
 
 #[tokio::test]

@@ -10,7 +10,9 @@ use domain::refusal::Refusal;
 use eventsourcing::environment::Timestamp;
 use eventsourcing::model::{AggregateRef, DecodeError, EncodedSnapshot, Entry, Model as _};
 use eventsourcing::partition::{Partition, Sequence, Version};
-use eventsourcing::record::{COMMAND_DEAD, COMMAND_REFUSED, COMMAND_UNCHANGED, Record};
+use eventsourcing::record::{
+    COMMAND_DEAD, COMMAND_REFUSED, COMMAND_UNCHANGED, DEAD_LETTER_DISCARDED, Record,
+};
 use uuid::Uuid;
 
 use crate::MOST_WORDS;
@@ -31,7 +33,7 @@ const FACTS: [&str; 12] = [
     "InvoiceEaten",
 ];
 
-const OUTCOMES: [&str; 3] = [COMMAND_REFUSED, COMMAND_UNCHANGED, COMMAND_DEAD];
+const OUTCOMES: [&str; 4] = [COMMAND_REFUSED, COMMAND_UNCHANGED, COMMAND_DEAD, DEAD_LETTER_DISCARDED];
 
 const KINDS: [&str; 4] = ["issuer", "investor", "invoice", "stranger"];
 
@@ -100,6 +102,10 @@ pub fn outcome(bytes: &[u8]) {
         Ok(Entry::Dead) => {
             let letter = record.dead_letter();
             return assert!(matches!(letter, Ok(Some(_))), "a dead command without a letter: {letter:?}");
+        }
+        Ok(Entry::Discarded) => {
+            let discard = record.discard();
+            return assert!(matches!(discard, Ok(Some(_))), "discarded, and nobody says what: {discard:?}");
         }
         Ok(Entry::Refused { command, refusal }) => {
             let again = serde_json::to_string(&refusal).map(|text| serde_json::from_str::<Refusal>(&text));

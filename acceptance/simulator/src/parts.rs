@@ -222,6 +222,7 @@ impl Store {
             | Call::LogLoad
             | Call::LogCommit
             | Call::LogRead
+            | Call::LogDead
             | Call::LogForgetQueue
             | Call::CheckpointsLoad
             | Call::CheckpointsAdvance
@@ -234,6 +235,7 @@ impl Store {
             // (It rebuilds nothing.)
             Call::RepliesSend
             | Call::DeadLettersKeep
+            | Call::ForeignLettersRead
             | Call::ShadowBegin
             | Call::ShadowApply
             | Call::ShadowIndex

@@ -2,6 +2,7 @@
 
 mod commands;
 mod connections;
+mod dead_letters;
 mod facts;
 mod queries;
 mod shelf;

@@ -47,7 +47,7 @@ impl Policies<Financing> for Saga {
             Entry::Refused { command, refusal: _ } => on_refusal(command),
             // What is already so needs no continuation: the fact that made it so had its own.
             // What is dead waits for a person, who may send it again.
-            Entry::Unchanged { .. } | Entry::Dead => None,
+            Entry::Unchanged { .. } | Entry::Dead | Entry::Discarded => None,
         }
     }
 }

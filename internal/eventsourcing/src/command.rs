@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use crate::letters::Discard;
 use crate::model::{AggregateRef, DecodeError, Model};
 use crate::partition::{Partition, PartitionCount};
 
@@ -36,6 +37,9 @@ pub struct Envelope {
     pub reply_to: Option<String>,
     /// The aggregate that it changes.
     pub target: AggregateRef,
+    /// Where it discards a dead letter instead of changing the aggregate: which one, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discards: Option<Discard>,
     /// The command itself.
     pub command: Box<RawValue>,
 }
@@ -59,6 +63,7 @@ impl Envelope {
             traceparent: None,
             reply_to: None,
             target: M::target(command),
+            discards: None,
             command: serde_json::value::to_raw_value(command)
                 .map_err(|error| DecodeError::malformed("command", error))?,
         })
@@ -67,7 +72,10 @@ impl Envelope {
     /// The partition that the command belongs to.
     #[must_use]
     pub fn partition(&self, partitions: PartitionCount) -> Partition {
-        partitions.partition_of(self.target.id)
+        match &self.discards {
+            Some(discard) => discard.partition,
+            None => partitions.partition_of(self.target.id),
+        }
     }
 
     /// The bytes it takes in a bundle.

@@ -2,7 +2,7 @@
 //!
 //! The rule this module protects: whoever says that a dead letter is kept can say where people find it.
 
-use crate::ports::{DeadLetter, DeadLetters, PortError, PortResult};
+use crate::ports::{DeadLetter, DeadLetters, ForeignLetter, ForeignLetters, PortError, PortResult};
 
 /// Dead commands are kept in the event log itself, whose CommandDead records say everything about them: where the log is
 /// what people look into, nothing more is to be kept. For a platform in one process, which imports nothing: a malformed
@@ -25,6 +25,13 @@ impl DeadLetters for InTheLog {
             }
         }
         Ok(())
+    }
+}
+
+/// And nothing of another context is kept there.
+impl ForeignLetters for InTheLog {
+    async fn foreign(&self, _: u64, _: usize) -> PortResult<Vec<ForeignLetter>> {
+        Ok(Vec::new())
     }
 }
 

@@ -19,6 +19,7 @@
 //! - [`rebuild`]: read models built anew beside those that are read; [`shadow`]: the port that it writes to
 //! - [`queue`]: how a reader proves that the queue in front of it is the one it remembers, and how a person accepts another
 //! - [`deadletters`]: where dead letters are kept that need no place of their own
+//! - [`letters`]: dead letters as people see them: found, read, retried and discarded
 //! - [`mutants`]: planted bugs, so that what looks for bugs can show that it finds them; none without the feature of that name
 //! - `testkit` (feature): in-memory ports, the contract suite, given/when/then scenarios
 
@@ -30,6 +31,7 @@ pub mod deadletters;
 pub mod desk;
 pub mod environment;
 pub mod importer;
+pub mod letters;
 pub mod listener;
 pub mod membership;
 pub mod model;

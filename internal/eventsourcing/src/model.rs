@@ -215,6 +215,8 @@ pub enum Entry<M: Model> {
     },
     /// A command that can never succeed.
     Dead,
+    /// A person has decided that nothing is to be done about a dead letter any more.
+    Discarded,
 }
 
 /// A saga's policies: what follows from what. Pure, and one exhaustive match.

@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::command::Bundle;
+use crate::environment::Timestamp;
 use crate::model::{AggregateRef, EncodedSnapshot};
 use crate::outcome::{Fingerprint, Outcome, Reply};
-use crate::partition::{Epoch, Partition, PartitionCount, Sequence, Version};
+use crate::partition::{Epoch, LogPosition, Partition, PartitionCount, Sequence, Version};
 use crate::record::Record;
 use crate::turn::Trouble;
 
@@ -443,6 +444,52 @@ pub enum DeadLetter {
 pub trait DeadLetters: Send + Sync + 'static {
     /// Keeps them durably: they are on disk when the answer is `Ok`.
     fn keep(&self, letters: Vec<DeadLetter>) -> impl Future<Output = PortResult<()>> + Send;
+}
+
+/// Which CommandDead records are asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DeadQuery {
+    /// Those that stand behind this.
+    pub after: Option<LogPosition>,
+    /// Only those of this aggregate.
+    pub aggregate: Option<AggregateRef>,
+    /// Only the one with this record id.
+    pub record_id: Option<Uuid>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// The dead letters in the event log: its CommandDead records.
+pub trait DeadCommands: Send + Sync + 'static {
+    /// The committed CommandDead records that are asked for, in the order of partitions, and of sequences within each.
+    fn dead(&self, query: &DeadQuery) -> impl Future<Output = PortResult<Vec<Arc<Record>>>> + Send;
+}
+
+/// A message of another context among the dead letters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignLetter {
+    /// Its number among the dead letters: growing, not gap-free.
+    pub number: u64,
+    /// When it was kept.
+    pub kept_at: Timestamp,
+    /// Where it stood.
+    pub position: ForeignPosition,
+    /// The message.
+    pub message: ForeignMessage,
+    /// Whether that is all of it: one that would not have fitted was shortened, and where it came from it may be gone.
+    pub whole: bool,
+    /// What was wrong with it.
+    pub reason: String,
+}
+
+/// The dead letters that are messages of other contexts.
+pub trait ForeignLetters: Send + Sync + 'static {
+    /// Those with greater numbers (0: from the first), at most so many, in the order of their numbers.
+    fn foreign(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> impl Future<Output = PortResult<Vec<ForeignLetter>>> + Send;
 }
 
 // ------------------------------------------------------------------------------------------------ bus

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::environment::Timestamp;
+use crate::letters::Discard;
 use crate::model::{AggregateRef, DecodeError, Entry, Model};
 use crate::partition::{LogPosition, Partition, Sequence, Version};
 
@@ -20,6 +21,8 @@ pub const COMMAND_REFUSED: &str = "CommandRefused";
 pub const COMMAND_UNCHANGED: &str = "CommandUnchanged";
 /// The type of a record that says a command can never succeed.
 pub const COMMAND_DEAD: &str = "CommandDead";
+/// The type of a record that says a dead letter was discarded by a person.
+pub const DEAD_LETTER_DISCARDED: &str = "DeadLetterDiscarded";
 
 /// One line of the event log: a fact, or the outcome of a command that produced none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +87,7 @@ impl Record {
                 Ok(Entry::Unchanged { command: data.command })
             }
             (COMMAND_DEAD, 1) => self.parse::<DeadData>().map(|_| Entry::Dead),
+            (DEAD_LETTER_DISCARDED, 1) => self.parse::<Discard>().map(|_| Entry::Discarded),
             _ => Err(unknown()),
         }
     }
@@ -95,6 +99,18 @@ impl Record {
     /// When the data does not have its shape.
     pub fn dead_letter(&self) -> Result<Option<DeadData>, DecodeError> {
         if self.version.is_some() || self.event_type != COMMAND_DEAD {
+            return Ok(None);
+        }
+        self.parse().map(Some)
+    }
+
+    /// What a DeadLetterDiscarded record says; `None` for any other.
+    ///
+    /// # Errors
+    ///
+    /// When the data does not have its shape.
+    pub fn discard(&self) -> Result<Option<Discard>, DecodeError> {
+        if self.version.is_some() || self.event_type != DEAD_LETTER_DISCARDED {
             return Ok(None);
         }
         self.parse().map(Some)
@@ -164,6 +180,9 @@ pub struct DeadData {
     /// What arrived, where it is no JSON: its text, at most [`DeadData::MAX_RAW`] bytes of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raw: Option<String>,
+    /// What it would have discarded, where it is no command of the context but a person's discard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discards: Option<Discard>,
 }
 
 impl DeadData {

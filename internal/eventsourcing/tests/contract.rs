@@ -79,3 +79,13 @@ fn the_dead_letters_in_memory_keep_their_contract() {
     let kept = async |letters: &MemoryDeadLetters| letters.kept();
     run(contract::dead_letters(async || MemoryDeadLetters::default(), kept, "other.events.a"));
 }
+
+#[test]
+fn the_foreign_letters_in_memory_keep_their_contract() {
+    run(contract::foreign_letters(async || MemoryDeadLetters::default(), "other.events.a"));
+}
+
+#[test]
+fn the_dead_commands_in_memory_keep_their_contract() {
+    run(contract::dead_commands(async || MemoryLog::default()));
+}

@@ -79,6 +79,16 @@ async fn dead_letters_keep_their_contract() {
     contract::dead_letters(make, kept, "registering.events.issuer.IssuerRegistered").await;
 }
 
+#[tokio::test]
+async fn the_dead_letters_of_other_contexts_keep_their_contract() {
+    let (_server, nats) = ready().await;
+    let make = async || {
+        fresh(&nats).await;
+        NatsDeadLetters::new(&nats)
+    };
+    contract::foreign_letters(make, "registering.events.issuer.IssuerRegistered").await;
+}
+
 /// What a person reads in DEAD.
 fn letter(message: &async_nats::jetstream::message::StreamMessage) -> DeadLetter {
     if message.subject.starts_with("financing.dead.commands.") {

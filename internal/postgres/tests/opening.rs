@@ -17,7 +17,7 @@ async fn of_many_that_start_at_once_one_makes_the_tables_and_all_belong_to_its_d
     let late = Deployment { id: Uuid::from_u128(99), created_at: 9, ..DEPLOYMENT };
     assert_eq!(migrate_log(&owner(&database), &late).await, Ok(deployments[0]), "the first one wins");
     assert_eq!(database.psql("SELECT count(*) FROM partitions"), "16\n");
-    assert_eq!(database.psql("SELECT count(*) FROM migrations"), "1\n");
+    assert_eq!(database.psql("SELECT count(*) FROM migrations"), "2\n");
 }
 
 #[tokio::test]
@@ -73,7 +73,7 @@ async fn a_database_of_another_release_is_refused() {
     let refused = PostgresLog::open(&owner(&database), &DEPLOYMENT).await.err().unwrap();
     assert!(matches!(refused, OpenError::Schema { .. }) && !refused.retryable());
     let text = refused.to_string();
-    assert!(text.contains("9999_later") && text.contains("0001_event_log"), "{text}");
+    assert!(text.contains("9999_later") && text.contains("0002_dead_letters"), "{text}");
     database
         .psql("DELETE FROM migrations WHERE name = '9999_later'; UPDATE migrations SET checksum = 'changed'");
     let refused = PostgresLog::open(&owner(&database), &DEPLOYMENT).await.err().unwrap();

@@ -26,7 +26,7 @@ impl Projection<Financing> for FinancingProjection {
         let mut changes = match entry {
             Entry::Fact(event) => on_fact(event),
             Entry::Refused { command, refusal } => on_refusal(command, refusal.code()),
-            Entry::Unchanged { .. } | Entry::Dead => Vec::new(),
+            Entry::Unchanged { .. } | Entry::Dead | Entry::Discarded => Vec::new(),
         };
         // A command's row is there when all of its facts are.
         if record.last_of_command {
@@ -186,7 +186,7 @@ fn outcome(record: &Record, entry: &Entry<Financing>) -> RowChange {
         // A sequence counts records: it never comes near the limits of the type.
         .integer("log_sequence", i64::try_from(record.sequence.get()).unwrap_or(i64::MAX));
     match entry {
-        Entry::Fact(_) => row.text("state", state::APPLIED),
+        Entry::Fact(_) | Entry::Discarded => row.text("state", state::APPLIED),
         Entry::Unchanged { .. } => row.text("state", state::UNCHANGED),
         Entry::Refused { refusal, .. } => {
             let row = row.text("state", state::REFUSED).text("reason", refusal.code());

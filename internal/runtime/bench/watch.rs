@@ -140,7 +140,7 @@ fn moved(fact: &CloudEvent) -> Result<Moved, ClientError> {
 
 /// Begins to watch what happens from now on.
 pub(super) async fn open(target: &Target) -> Result<Streaming<WatchFactsResponse>, ClientError> {
-    let request = WatchFactsRequest { after: target.begin.clone() };
+    let request = WatchFactsRequest { after: target.begin.clone(), from_end: false };
     Ok(target.queries(0).watch_facts(request).await?.into_inner())
 }
 

@@ -9,6 +9,7 @@ use domain::saga::Saga;
 use eventsourcing::desk::Desk;
 use eventsourcing::environment::{Doorbell, Environment as _};
 use eventsourcing::importer::Importer;
+use eventsourcing::letters::Letters;
 use eventsourcing::listener::{Intake, Listener, ListenerLimits};
 use eventsourcing::partition::PartitionCount;
 use eventsourcing::policy::PolicyRunner;
@@ -18,6 +19,7 @@ use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 
 use crate::api::admin::AdminServices;
+use crate::api::dead_letters::dead_letter_service;
 use crate::api::server::{Limits, serve_commands};
 use crate::nats::{Nats, NatsBus, NatsDeadLetters, NatsForeignEvents, NatsQueue, NatsReplies, reply_address};
 use crate::postgres::PostgresLog;
@@ -78,16 +80,23 @@ pub async fn run(settings: CommandsSettings) -> Result<(), String> {
             start_importer(&mut process, &nats, log, ownership, partitions);
         }
     }
-    if parts.listener {
-        let intake = start_listener(&mut process, &nats, partitions).await?;
-        serve_intake(&mut process, port, intake, limits)?;
+    let intake = if parts.listener || admin.is_some() {
+        Some(start_listener(&mut process, &nats, partitions).await?)
     } else {
-        serve(&mut process, port, limits)?;
+        None
+    };
+    match &intake {
+        Some(intake) if parts.listener => serve_intake(&mut process, port, intake.clone(), limits)?,
+        _ => serve(&mut process, port, limits)?,
     }
-    if let (Some(log), Some(admin)) = (&log, admin) {
+    if let (Some(log), Some(admin), Some(intake)) = (&log, admin, intake) {
+        let stop = process.intake_stop();
+        let (foreign, bus) = (NatsDeadLetters::new(&nats), NatsBus::for_watchers(&nats));
+        let letters = Letters::new(Registering, log.clone(), foreign, bus, partitions);
+        let letters = dead_letter_service(letters, intake, &SystemEnvironment, limits, &stop);
         let (log, nats) = (log.clone(), nats.clone());
         let queue = QueueDoor { log, nats, streams, partitions, policies_run: parts.policies };
-        let services = AdminServices::new(SystemEnvironment, process.intake_stop()).with_queue(queue);
+        let services = AdminServices::new(SystemEnvironment, stop).with_queue(queue).with(letters);
         door::open(&mut process, admin, services, limits)?;
     }
 

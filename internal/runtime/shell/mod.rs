@@ -21,6 +21,7 @@ use tonic::transport::Channel;
 use super::bench::{self, BenchArguments};
 use super::client::{ClientError, Commands, Queries, connect};
 use super::config::client_address;
+use super::dead::{self, DeadCommand};
 use super::demo::{self, DemoArguments};
 use super::distributed::operations::{self, MigrateArguments, QueueCommand};
 use super::rebuild::{self, RebuildArguments};
@@ -127,6 +128,9 @@ pub enum ShellCommand {
     /// Look after the distributed platform's command queue
     #[command(subcommand)]
     Queue(QueueCommand),
+    /// Look after dead letters: what could not be done
+    #[command(subcommand)]
+    Dead(DeadCommand),
     /// Build the read models anew from the event log, while the platform goes on
     Rebuild(RebuildArguments),
     /// Check all that a platform has stored
@@ -158,6 +162,7 @@ pub async fn run(command: ShellCommand) -> Result<String, ClientError> {
         ShellCommand::Health { address } => return operations::health(&address).await,
         ShellCommand::Migrate(arguments) => return operations::migrate(arguments).await,
         ShellCommand::Queue(command) => return operations::queue(command).await,
+        ShellCommand::Dead(command) => return dead::run(command).await,
         ShellCommand::Rebuild(arguments) => return rebuild::run(arguments).await,
         ShellCommand::Verify(arguments) => return verify::run(arguments).await,
         ShellCommand::Bench(arguments) => return bench::run(arguments).await,

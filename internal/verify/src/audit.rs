@@ -11,9 +11,10 @@ use crate::facts::{Fact, Outcome};
 use crate::fold::{At, Fold};
 use crate::hash::{Map, Set, digest};
 use crate::lane::{Lane, PartitionRow};
+use crate::letters::Letters;
 use crate::readmodels::{self, Row};
 use crate::record::{Kind, Place, Position, Record};
-use crate::report::{Counts, DeadLetter, Outcomes};
+use crate::report::{Counts, DeadLetter, LetterState, Outcomes};
 use crate::saga::{Cause, Effect, Ending, Links, Saga};
 use crate::snapshot::Snapshot;
 
@@ -58,7 +59,8 @@ pub struct Audit {
     pub(crate) breaches: Breaches,
     pub(crate) counts: Counts,
     pub(crate) outcomes: Outcomes,
-    pub(crate) dead: Vec<DeadLetter>,
+    pub(crate) dead: Vec<(Uuid, DeadLetter)>,
+    pub(crate) letters: Letters,
     pub(crate) bus_in_the_log: bool,
 }
 
@@ -87,6 +89,7 @@ impl Audit {
         self.counts = Counts::default();
         self.outcomes = Outcomes::default();
         self.dead.clear();
+        self.letters.clear();
         self.bus_in_the_log = false;
     }
 
@@ -196,14 +199,17 @@ impl Audit {
             };
             (links, Ending::Applied, 0)
         } else {
-            outcome(&mut self.fold, &mut at, record, &mut self.dead)
+            outcome(&mut self.fold, &mut at, record, &mut self.dead, &mut self.letters)
         };
         let home = self.fold.partition_of(record.aggregate_id);
-        if home != record.partition && ending != Ending::Dead {
+        let discarded = record.version.is_none() && record.event_type == "DeadLetterDiscarded";
+        if home != record.partition && ending != Ending::Dead && !discarded {
             let what = format!("the aggregate belongs to partition {home}");
             self.breaches.add(Tier::Log, Invariant::I4, place, what);
         }
-        self.link(record, place, &links, ending);
+        if !discarded {
+            self.link(record, place, &links, ending);
+        }
         if record.command_last {
             self.count(ending);
             self.commands.ended(record.command_id, place, (ending, words), &mut self.breaches);
@@ -227,6 +233,13 @@ impl Audit {
     fn link(&mut self, record: &Record<'_>, place: Place, links: &Links, ending: Ending) {
         let (command, causation, correlation) =
             (record.command_id, record.causation_id, record.correlation_id);
+        if let Some((policy, step)) = links.reaction {
+            self.saga.cause(Cause { place, correlation, policy, step }, &mut self.breaches);
+        }
+        if Letters::is_resolution(record) {
+            self.letters.retried(record, place, links, ending, &mut self.breaches);
+            return;
+        }
         let first = causation == command;
         if first && correlation != command {
             let what = format!("command {command} is the first of its saga, and its correlation is another");
@@ -244,9 +257,6 @@ impl Audit {
             let policy = Effect::policy_of(record.actor);
             let effect = Effect { place, correlation, causation, policy, step: links.effect, ending };
             self.saga.effect(command, effect, &mut self.breaches);
-        }
-        if let Some((policy, step)) = links.reaction {
-            self.saga.cause(Cause { place, correlation, policy, step }, &mut self.breaches);
         }
     }
 
@@ -378,7 +388,8 @@ fn outcome(
     fold: &mut Fold,
     at: &mut At<'_>,
     record: &Record<'_>,
-    dead: &mut Vec<DeadLetter>,
+    dead: &mut Vec<(Uuid, DeadLetter)>,
+    letters: &mut Letters,
 ) -> (Links, Ending, u64) {
     match Outcome::read(record.event_type, record.schema, record.payload) {
         Ok(Outcome::Refused(refused)) => {
@@ -388,13 +399,20 @@ fn outcome(
         Ok(Outcome::Unchanged(unchanged)) => (fold.unchanged(at, &unchanged), Ending::Unchanged, 0),
         Ok(Outcome::Dead(letter)) => {
             let words = words(&letter.reason, &letter.message);
-            dead.push(DeadLetter {
+            letters.died(record, at.place);
+            let letter = DeadLetter {
                 position: at.place.position,
                 command_id: record.command_id,
                 bid_id: None,
+                state: LetterState::Open,
                 what: format!("{}: {}", letter.reason, letter.message),
-            });
+            };
+            dead.push((record.record_id, letter));
             (Links::FIRST, Ending::Dead, words)
+        }
+        Ok(Outcome::Discarded(discarded)) => {
+            letters.discarded(record, at.place, &discarded, at.breaches);
+            (Links::FIRST, Ending::Applied, 0)
         }
         Err(error) => {
             at.breaches.add(Tier::Log, Invariant::Form, at.place, error);

@@ -12,11 +12,11 @@ use crate::breach::{About, Invariant, Tier};
 use crate::fold::investor::Settlement;
 use crate::fold::invoice::Status;
 use crate::fold::{Answer, Bid, Part};
-use crate::hash::Set;
+use crate::hash::{Map, Set};
 use crate::readmodels;
 use crate::record::{Kind, Position};
-use crate::report::{Bids, DeadLetter, Invoices, OpenSaga, Report, Totals};
-use crate::saga::{Cause, Effect, Half, Policy};
+use crate::report::{Bids, DeadLetter, Invoices, LetterState, OpenSaga, Report, Totals};
+use crate::saga::{Cause, Effect, Half, Policy, Step};
 
 impl Audit {
     /// That was everything.
@@ -83,21 +83,44 @@ impl Audit {
                 }
             }
         }
-        let mut dead: BTreeMap<Position, DeadLetter> =
-            self.dead.drain(..).map(|letter| (letter.position, letter)).collect();
-        for (place, _, step) in self.saga.dead.drain(..) {
-            on_their_way.insert(step.bid);
-            if let Some(letter) = dead.get_mut(&place.position) {
-                letter.bid_id = Some(step.bid);
-                letter.what = format!("{} ({step})", letter.what);
-            }
-        }
+        let dead = self.dead_letters(&mut on_their_way, report);
         open.sort_by_key(|saga| saga.position);
         (report.open_sagas, report.dead_letters) = (open.len() as u64, dead.len() as u64);
         open.truncate(SHOWN);
         report.open = open;
         report.dead = dead.into_values().take(SHOWN).collect();
         on_their_way
+    }
+
+    /// The letters that nobody has retried; the bids whose sagas wait for them are on their way.
+    fn dead_letters(
+        &mut self,
+        on_their_way: &mut Set<Uuid>,
+        report: &mut Report,
+    ) -> BTreeMap<Position, DeadLetter> {
+        let mut steps: Map<Uuid, Step> = Map::default();
+        for (place, _, step) in self.saga.dead.drain(..) {
+            if !self.letters.is_done(place.record_id) {
+                on_their_way.insert(step.bid);
+            }
+            steps.insert(place.record_id, step);
+        }
+        self.letters.end(&steps, &mut self.breaches);
+        let mut dead = BTreeMap::new();
+        for (id, mut letter) in self.dead.drain(..) {
+            letter.state = self.letters.state(id);
+            match letter.state {
+                LetterState::Retried => report.retried_letters += 1,
+                LetterState::Open | LetterState::Discarded => {
+                    if let Some(step) = steps.get(&self.letters.first_of(id)) {
+                        letter.bid_id = Some(step.bid);
+                        letter.what = format!("{} ({step})", letter.what);
+                    }
+                    dead.insert(letter.position, letter);
+                }
+            }
+        }
+        dead
     }
 
     fn without_cause(&mut self, command_id: Uuid, effect: &Effect) {

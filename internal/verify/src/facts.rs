@@ -304,6 +304,27 @@ pub(crate) struct Dead<'a> {
     _command: Option<IgnoredAny>,
     #[serde(default, rename = "raw")]
     _raw: Option<IgnoredAny>,
+    #[serde(default, rename = "discards")]
+    _discards: Option<IgnoredAny>,
+}
+
+/// A place in another context's stream.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ForeignPlace {
+    pub(crate) created_at: u64,
+    pub(crate) message: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Discarded<'a> {
+    pub(crate) letter_id: Uuid,
+    pub(crate) partition: u16,
+    #[serde(borrow, rename = "reason")]
+    _reason: Cow<'a, str>,
+    #[serde(default)]
+    pub(crate) foreign: Option<ForeignPlace>,
 }
 
 /// The record of an outcome that is no fact.
@@ -312,6 +333,7 @@ pub(crate) enum Outcome<'a> {
     Refused(Refused<'a>),
     Unchanged(Unchanged<'a>),
     Dead(Dead<'a>),
+    Discarded(Discarded<'a>),
 }
 
 impl<'a> Outcome<'a> {
@@ -320,6 +342,7 @@ impl<'a> Outcome<'a> {
             ("CommandRefused", 1) => json(data).map(Self::Refused),
             ("CommandUnchanged", 1) => json(data).map(Self::Unchanged),
             ("CommandDead", 1) => json(data).map(Self::Dead),
+            ("DeadLetterDiscarded", 1) => json(data).map(Self::Discarded),
             _ => Err(format!("there is no outcome {event_type} of schema {schema}")),
         }
     }

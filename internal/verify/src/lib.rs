@@ -8,7 +8,7 @@
 //!
 //! - [`Audit`]: takes everything in, one piece at a time, and reports; no I/O
 //! - `fold`: what the facts come to, and the rules between them
-//! - `saga`: causes and effects
+//! - `saga`: causes and effects; `letters`: dead letters, and what people did about them
 //! - `lane`, `commands`: sequences, runs, outcomes, the inbox, the queue
 //! - `bus`: how far it is, and whoever reads it
 //! - `readmodels`, `snapshot`: what is derived
@@ -25,6 +25,7 @@ mod facts;
 mod fold;
 mod hash;
 mod lane;
+mod letters;
 mod money;
 mod readmodels;
 mod record;
@@ -40,4 +41,4 @@ pub use lane::PartitionRow;
 pub use money::Currency;
 pub use readmodels::Row;
 pub use record::{Kind, Position, Record};
-pub use report::{Bids, Counts, DeadLetter, Invoices, OpenSaga, Outcomes, Report, Totals};
+pub use report::{Bids, Counts, DeadLetter, Invoices, LetterState, OpenSaga, Outcomes, Report, Totals};

@@ -115,6 +115,18 @@ pub struct OpenSaga {
     pub what: String,
 }
 
+/// What was done about a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum LetterState {
+    /// Nothing.
+    Open,
+    /// It was tried again.
+    Retried,
+    /// Somebody has decided that nothing is to be done about it.
+    Discarded,
+}
+
 /// A command that can never succeed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DeadLetter {
@@ -124,6 +136,8 @@ pub struct DeadLetter {
     pub command_id: Uuid,
     /// The bid whose saga waits for it, where it is a step of one.
     pub bid_id: Option<Uuid>,
+    /// What was done about it: [`LetterState::Open`] or [`LetterState::Discarded`] in a report.
+    pub state: LetterState,
     /// Why it died, or what should have happened.
     pub what: String,
 }
@@ -137,8 +151,10 @@ pub struct Report {
     pub open_sagas: u64,
     /// The first hundred of them, in the order of the log.
     pub open: Vec<OpenSaga>,
-    /// How many dead letters there are.
+    /// How many dead letters are open, or were discarded.
     pub dead_letters: u64,
+    /// How many were retried.
+    pub retried_letters: u64,
     /// The first hundred of them, in the order of the log.
     pub dead: Vec<DeadLetter>,
     /// What is not as usual, and heals by itself.

@@ -8,7 +8,9 @@ use domain::refusal::Refusal;
 use eventsourcing::environment::Timestamp;
 use eventsourcing::model::{AggregateRef, Entry, Model as _};
 use eventsourcing::partition::{Partition, Sequence};
-use eventsourcing::record::{COMMAND_DEAD, COMMAND_REFUSED, COMMAND_UNCHANGED, Record};
+use eventsourcing::record::{
+    COMMAND_DEAD, COMMAND_REFUSED, COMMAND_UNCHANGED, DEAD_LETTER_DISCARDED, Record,
+};
 use uuid::Uuid;
 
 macro_rules! sample {
@@ -75,4 +77,8 @@ fn every_sample_of_an_outcome_reads() {
     let dead = outcome(COMMAND_DEAD, sample!("CommandDead.v1"));
     assert!(matches!(dead.entry::<Financing>().unwrap(), Entry::Dead));
     assert_eq!(dead.dead_letter().unwrap().unwrap().raw.unwrap(), "not JSON");
+
+    let discarded = outcome(DEAD_LETTER_DISCARDED, sample!("DeadLetterDiscarded.v1"));
+    assert!(matches!(discarded.entry::<Financing>().unwrap(), Entry::Discarded));
+    assert_eq!(discarded.discard().unwrap().unwrap().reason, "paid by hand");
 }

@@ -110,6 +110,7 @@ fn nothing_follows_from_a_command_that_changed_nothing_or_is_dead() {
     let command = process(BID, INVESTOR, eur(300)).into();
     assert_eq!(Saga.react(&Entry::<Financing>::Unchanged { command }), None);
     assert_eq!(Saga.react(&Entry::<Financing>::Dead), None);
+    assert_eq!(Saga.react(&Entry::<Financing>::Discarded), None);
 }
 
 #[test]

@@ -11,13 +11,15 @@ use uuid::Uuid;
 
 use crate::command::Envelope;
 use crate::environment::Environment;
+use crate::letters::Discard;
 use crate::model::{AggregateRef, DecodeError, Known, Model};
 use crate::mutants::{Mutant, planted};
 use crate::outcome::{Fingerprint, Outcome, Reply, Verdict};
 use crate::partition::{LogPosition, Partition, Sequence, Version};
 use crate::ports::{InboxEntry, LoadRequest, PartitionCommit, PartitionRow, QueuePosition, Snapshot};
 use crate::record::{
-    COMMAND_DEAD, COMMAND_REFUSED, COMMAND_UNCHANGED, DeadData, Record, RefusedData, UnchangedData,
+    COMMAND_DEAD, COMMAND_REFUSED, COMMAND_UNCHANGED, DEAD_LETTER_DISCARDED, DeadData, Record, RefusedData,
+    UnchangedData,
 };
 use crate::turn::Trouble;
 
@@ -63,7 +65,7 @@ impl<M: Model> Batch<M> {
     fn typed(&self) -> impl Iterator<Item = &M::Command> {
         self.commands.iter().filter_map(|pending| match &pending.work {
             Work::Command(_, command) => Some(command),
-            Work::Doomed(_) => None,
+            Work::Discard(..) | Work::Doomed(_) => None,
         })
     }
 
@@ -121,6 +123,14 @@ impl<M: Model> Batch<M> {
                     let reply = match writer.repeated(envelope.command_id, fingerprint, inbox) {
                         Some(reply) => reply,
                         None => writer.decide::<M>(owned, envelope, command, fingerprint, known)?,
+                    };
+                    (reply, Some(envelope))
+                }
+                Work::Discard(envelope, discard) => {
+                    let fingerprint = discard.fingerprint();
+                    let reply = match writer.repeated(envelope.command_id, fingerprint, inbox) {
+                        Some(reply) => reply,
+                        None => writer.discard(envelope, discard)?,
                     };
                     (reply, Some(envelope))
                 }
@@ -268,6 +278,12 @@ impl<E: Environment> Writer<'_, E> {
         Ok(self.append(envelope.into(), fingerprint, lines, verdict))
     }
 
+    /// Writes down that a dead letter is discarded.
+    fn discard(&mut self, envelope: &Envelope, discard: &Discard) -> Result<Reply, Trouble> {
+        let line = Line::outcome(&envelope.target, DEAD_LETTER_DISCARDED, discard)?;
+        Ok(self.append(envelope.into(), discard.fingerprint(), vec![line], Verdict::Applied))
+    }
+
     /// Writes down that a command can never succeed.
     fn bury(&mut self, doomed: &Doomed) -> Result<Reply, Trouble> {
         let data = DeadData {
@@ -275,6 +291,7 @@ impl<E: Environment> Writer<'_, E> {
             message: doomed.message.clone(),
             command: doomed.envelope.as_ref().map(|envelope| envelope.command.clone()),
             raw: doomed.raw.clone(),
+            discards: doomed.envelope.as_ref().and_then(|envelope| envelope.discards.clone()),
         };
         let target = doomed
             .envelope

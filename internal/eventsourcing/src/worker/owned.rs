@@ -9,6 +9,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::command::{Envelope, Slot, unpack};
+use crate::letters::Discard;
 use crate::model::Model;
 use crate::mutants::{Mutant, planted};
 use crate::partition::PartitionCount;
@@ -28,6 +29,8 @@ pub(super) struct Pending<M: Model> {
 pub(super) enum Work<M: Model> {
     /// A command to decide.
     Command(Arc<Envelope>, M::Command),
+    /// A dead letter to discard.
+    Discard(Arc<Envelope>, Discard),
     /// One that can never succeed.
     Doomed(Doomed),
 }
@@ -44,7 +47,7 @@ pub(super) struct Doomed {
 impl<M: Model> Pending<M> {
     pub(super) fn command_id(&self) -> Uuid {
         match &self.work {
-            Work::Command(envelope, _) => envelope.command_id,
+            Work::Command(envelope, _) | Work::Discard(envelope, _) => envelope.command_id,
             Work::Doomed(doomed) => doomed.command_id,
         }
     }
@@ -52,7 +55,7 @@ impl<M: Model> Pending<M> {
     fn doom(&mut self, reason: DeathReason, message: &str) {
         let command_id = self.command_id();
         let envelope = match &self.work {
-            Work::Command(envelope, _) => Some(Arc::clone(envelope)),
+            Work::Command(envelope, _) | Work::Discard(envelope, _) => Some(Arc::clone(envelope)),
             Work::Doomed(doomed) => doomed.envelope.clone(),
         };
         self.work =
@@ -256,6 +259,14 @@ fn interpret<M: Model>(slot: Slot, partitions: PartitionCount, message: &QueuedM
                     message,
                 })
             };
+            if let Some(discard) = &envelope.discards {
+                if discard.partition != message.partition {
+                    let reason =
+                        format!("what it discards does not belong to partition {}", message.partition);
+                    return doomed(DeathReason::WrongPartition, reason);
+                }
+                return Work::Discard(Arc::clone(&envelope), discard.clone());
+            }
             let command: M::Command = match serde_json::from_str(envelope.command.get()) {
                 Ok(command) => command,
                 Err(error) => return doomed(DeathReason::Undecodable, error.to_string()),

@@ -176,7 +176,11 @@ impl Policies<Ledger> for Transfers {
             Entry::Refused { command: Command::Receive { from, amount, .. }, .. } => {
                 Some(("refund-refused", Command::Refund { account: *from, amount: *amount }))
             }
-            Entry::Fact(_) | Entry::Refused { .. } | Entry::Unchanged { .. } | Entry::Dead => None,
+            Entry::Fact(_)
+            | Entry::Refused { .. }
+            | Entry::Unchanged { .. }
+            | Entry::Dead
+            | Entry::Discarded => None,
         }
     }
 }

@@ -9,6 +9,7 @@
     reason = "a test says what it expects"
 )]
 
+mod dead;
 mod fence;
 mod ledger;
 mod market;

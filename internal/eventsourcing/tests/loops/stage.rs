@@ -12,6 +12,7 @@ use eventsourcing::command::Envelope;
 use eventsourcing::desk::Desk;
 use eventsourcing::environment::{Doorbell, Doorbells, Environment as _, Stop, Stopper};
 use eventsourcing::importer::Importer;
+use eventsourcing::letters::Letters;
 use eventsourcing::listener::{Intake, Listener, ListenerLimits};
 use eventsourcing::membership::{Membership, RENEWAL};
 use eventsourcing::outcome::Reply;
@@ -288,6 +289,12 @@ impl Stage {
             Ok(())
         });
         Member { id, part, membership }
+    }
+
+    /// The dead letters, as people see them.
+    pub fn letters(&self) -> Letters<Ledger, Openings, MemoryLog, MemoryDeadLetters, MemoryBus> {
+        let (log, dead_letters, bus) = (self.log.clone(), self.dead_letters.clone(), self.bus.clone());
+        Letters::new(Openings, log, dead_letters, bus, self.partitions)
     }
 
     pub fn stop(&self) {

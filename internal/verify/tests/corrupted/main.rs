@@ -14,6 +14,7 @@ mod history;
 mod causes;
 mod derived;
 mod forms;
+mod letters;
 mod money;
 mod outcomes;
 mod queue;

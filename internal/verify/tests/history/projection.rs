@@ -165,7 +165,7 @@ impl Lines {
                     self.rejected(&bid["bid_id"], &data["reason"]);
                 }
             }
-            "CommandUnchanged" | "CommandDead" => {}
+            "CommandUnchanged" | "CommandDead" | "DeadLetterDiscarded" => {}
             other => panic!("there is no event {other}"),
         }
     }

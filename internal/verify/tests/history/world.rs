@@ -56,6 +56,15 @@ enum Next {
     Move(&'static str, Placed, i64),
 }
 
+impl Next {
+    fn target(&self) -> (&'static str, Uuid) {
+        match self {
+            Self::Process(placed) => ("invoice", placed.invoice),
+            Self::Move(_, placed, _) => ("investor", placed.investor),
+        }
+    }
+}
+
 /// A command of the saga that nobody has worked off yet.
 #[derive(Clone)]
 pub(crate) struct Pending {
@@ -71,6 +80,8 @@ pub(crate) struct World {
     pub(crate) partitions: u16,
     pub(crate) log: Vec<Owned>,
     pub(crate) pending: Vec<Pending>,
+    /// Steps that died: the dead letter, and the step.
+    pub(crate) dead: Vec<(Uuid, Pending)>,
     ids: u128,
     now: u64,
     names: BTreeMap<Uuid, String>,
@@ -93,6 +104,7 @@ impl World {
             partitions,
             log: Vec::new(),
             pending: Vec::new(),
+            dead: Vec::new(),
             ids: 0,
             now: 1_700_000_000_000_000,
             names: BTreeMap::new(),
@@ -119,7 +131,7 @@ impl World {
         let mut last = Uuid::nil();
         for (index, (event_type, payload)) in events.iter().enumerate() {
             let sequence = super::stored::head(&self.log, partition) + 1;
-            let outcome = event_type.starts_with("Command");
+            let outcome = event_type.starts_with("Command") || *event_type == "DeadLetterDiscarded";
             let version = (!outcome).then(|| {
                 let version = self.versions.entry((kind.to_owned(), id)).or_default();
                 *version += 1;
@@ -302,19 +314,59 @@ impl World {
 
     /// A pending step of the saga can never succeed.
     pub(crate) fn kill(&mut self, index: usize) {
-        let Pending { policy, cause, correlation, next } = self.pending.remove(index);
-        let (kind, id) = match next {
-            Next::Process(placed) => ("invoice", placed.invoice),
-            Next::Move(_, placed, _) => ("investor", placed.investor),
-        };
+        let pending = self.pending.remove(index);
+        let Pending { policy, cause, correlation, .. } = pending;
         let origin = Origin {
             command: Uuid::new_v5(&cause, policy.as_bytes()),
             causation: cause,
             correlation,
             actor: format!("policy:{policy}"),
         };
+        self.dies(&origin, pending);
+    }
+
+    fn dies(&mut self, origin: &Origin, pending: Pending) {
+        let (kind, id) = pending.next.target();
         let data = r#"{"reason":"UNSTORABLE","message":"the store refuses it","command":{"a":1}}"#.to_owned();
-        self.append(&origin, kind, id, &[("CommandDead", data)]);
+        let letter = self.append(origin, kind, id, &[("CommandDead", data)]);
+        self.dead.push((letter, pending));
+    }
+
+    /// What resolves a dead letter: its origin, and what died.
+    fn resolves(&mut self, index: usize) -> (Uuid, Origin, Pending) {
+        let (letter, pending) = self.dead.remove(index);
+        let origin = Origin {
+            command: Uuid::new_v5(&letter, b"resolution"),
+            causation: letter,
+            correlation: pending.correlation,
+            actor: format!("policy:{}", pending.policy),
+        };
+        (letter, origin, pending)
+    }
+
+    /// A dead letter is retried, and works.
+    pub(crate) fn retry(&mut self, index: usize) {
+        let (_, origin, pending) = self.resolves(index);
+        match pending.next {
+            Next::Process(placed) => self.process(&origin, &placed),
+            Next::Move(kind, placed, amount) => self.moves(&origin, kind, &placed, amount),
+        }
+    }
+
+    /// A dead letter is retried, and dies again.
+    pub(crate) fn retry_in_vain(&mut self, index: usize) {
+        let (_, origin, pending) = self.resolves(index);
+        self.dies(&origin, pending);
+    }
+
+    /// A dead letter is discarded.
+    pub(crate) fn discard(&mut self, index: usize) {
+        let (letter, origin, pending) = self.resolves(index);
+        let (kind, id) = pending.next.target();
+        let origin = Origin { actor: "somebody".to_owned(), ..origin };
+        let partition = id.as_u128() % u128::from(self.partitions);
+        let data = format!(r#"{{"letter_id":"{letter}","partition":{partition},"reason":"paid by hand"}}"#);
+        self.append(&origin, kind, id, &[("DeadLetterDiscarded", data)]);
     }
 
     fn process(&mut self, origin: &Origin, placed: &Placed) {

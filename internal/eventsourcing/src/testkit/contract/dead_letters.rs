@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::ports::{DeadLetter, DeadLetters, ForeignMessage};
+use crate::ports::{DeadLetter, DeadLetters, ForeignLetter, ForeignLetters, ForeignMessage};
 use crate::record::{COMMAND_DEAD, Record};
 
 use super::foreign::position;
@@ -21,6 +21,57 @@ where
     letters_come_back_as_they_were(make().await, &kept, subject).await;
     the_same_letter_again_is_kept_once(make().await, &kept, subject).await;
     of_two_owners_the_second_keeps_what_the_first_did_not(make().await, &kept, subject).await;
+}
+
+/// The suite of [`ForeignLetters`]: what was kept of another context is found again. Foreign letters come with the given
+/// subject.
+pub async fn foreign_letters<D, F>(make: F, subject: &'static str)
+where
+    D: DeadLetters + ForeignLetters + Clone,
+    F: AsyncFn() -> D,
+{
+    where_nothing_was_kept_there_is_none(make().await).await;
+    what_was_kept_of_others_is_found_in_pages(make().await, subject).await;
+}
+
+async fn where_nothing_was_kept_there_is_none<D: DeadLetters + ForeignLetters>(letters: D) {
+    assert_eq!(letters.foreign(0, 10).await, Ok(Vec::new()));
+    assert_eq!(letters.keep(vec![command(1, 1)]).await, Ok(()));
+    assert_eq!(letters.foreign(0, 10).await, Ok(Vec::new()), "a command is found in the log");
+}
+
+async fn what_was_kept_of_others_is_found_in_pages<D: DeadLetters + ForeignLetters + Clone>(
+    letters: D,
+    subject: &str,
+) {
+    let kept = [
+        foreign(3, subject, b"{", "malformed"),
+        command(1, 1),
+        foreign(4, subject, b"\xff\x00 not even text", "it's no \"event\""),
+        command(1, 2),
+        foreign(9, subject, b"", "empty"),
+    ];
+    assert_eq!(letters.keep(kept.to_vec()).await, Ok(()));
+    let (mut after, mut found) = (0, Vec::new());
+    loop {
+        let page = letters.clone().foreign(after, 2).await.expect("letters can be read");
+        assert!(page.len() <= 2, "a read keeps to its limit");
+        let Some(last) = page.last() else { break };
+        assert!(page.iter().all(|letter| letter.number > after) && page.is_sorted_by_key(|one| one.number));
+        after = last.number;
+        found.extend(page);
+    }
+    assert!(found.iter().all(|letter| letter.whole), "none is too large");
+    let found: Vec<DeadLetter> = found
+        .into_iter()
+        .map(|letter| {
+            let ForeignLetter { position, message, reason, .. } = letter;
+            DeadLetter::Foreign { position, message, reason }
+        })
+        .collect();
+    assert_eq!(found, [kept[0].clone(), kept[2].clone(), kept[4].clone()]);
+    assert_eq!(letters.foreign(after, 10).await, Ok(Vec::new()), "behind the last there is none");
+    assert_eq!(letters.foreign(0, 0).await, Ok(Vec::new()));
 }
 
 /// A command that died in this place.

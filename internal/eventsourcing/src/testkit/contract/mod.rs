@@ -17,7 +17,8 @@
 //! - `read_models`: [`read_models`]; `rebuild`: [`rebuilds`], beside those that are read
 //! - `leases`: [`leases`]
 //! - `foreign`: [`foreign_events`] and [`foreign_positions`]
-//! - `dead_letters`: [`dead_letters`]
+//! - `dead_letters`: [`dead_letters`] and [`foreign_letters`]
+//! - `dead_commands`: [`dead_commands`]
 #![expect(
     clippy::expect_used,
     clippy::missing_panics_doc,
@@ -27,6 +28,7 @@
 
 mod bus;
 mod checkpoints;
+mod dead_commands;
 mod dead_letters;
 mod foreign;
 mod leases;
@@ -41,7 +43,8 @@ use std::collections::BTreeMap;
 
 pub use bus::event_bus;
 pub use checkpoints::checkpoints;
-pub use dead_letters::dead_letters;
+pub use dead_commands::dead_commands;
+pub use dead_letters::{dead_letters, foreign_letters};
 pub use foreign::{foreign_events, foreign_positions};
 pub use leases::leases;
 pub use log::event_log;

@@ -175,6 +175,7 @@ pub fn bundle(partition: Partition, commands: &[Uuid]) -> Bundle {
                 traceparent: None,
                 reply_to: None,
                 target: aggregate(partition, 0),
+                discards: None,
                 command: serde_json::value::to_raw_value("a command").expect("a string is JSON"),
             }
             .encode()

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use super::{Call, Interference, Way, lock};
-use crate::environment::Doorbells;
-use crate::ports::{DeadLetter, DeadLetters, ForeignEvents, ForeignMessage, PortResult};
+use crate::environment::{Doorbells, Timestamp};
+use crate::ports::{
+    DeadLetter, DeadLetters, ForeignEvents, ForeignLetter, ForeignLetters, ForeignMessage, PortResult,
+};
 
 /// [`ForeignEvents`] in memory.
 #[derive(Clone)]
@@ -136,6 +138,27 @@ impl DeadLetters for MemoryDeadLetters {
             Ok(())
         };
         self.way.call(Call::DeadLettersKeep, keep).await
+    }
+}
+
+impl ForeignLetters for MemoryDeadLetters {
+    async fn foreign(&self, after: u64, limit: usize) -> PortResult<Vec<ForeignLetter>> {
+        let read = || {
+            let kept = lock(&self.state);
+            let letters = (1..).zip(kept.iter()).filter_map(|(number, letter)| match letter {
+                DeadLetter::Foreign { position, message, reason } => Some(ForeignLetter {
+                    number,
+                    kept_at: Timestamp::default(),
+                    position: *position,
+                    message: message.clone(),
+                    whole: true,
+                    reason: reason.clone(),
+                }),
+                DeadLetter::Command(_) => None,
+            });
+            Ok(letters.filter(|letter| letter.number > after).take(limit).collect())
+        };
+        self.way.call(Call::ForeignLettersRead, read).await
     }
 }
 

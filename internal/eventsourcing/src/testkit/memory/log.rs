@@ -11,10 +11,11 @@ use crate::environment::Doorbells;
 use crate::model::AggregateRef;
 use crate::partition::{Epoch, Partition, Sequence, Version};
 use crate::ports::{
-    CheckpointMove, Checkpoints, Commit, EventLog, ForeignPosition, ForeignPositions, History, InboxEntry,
-    LoadRequest, Loaded, PartitionCommit, PartitionRow, PortError, PortResult, Snapshot, StoredEvent,
+    CheckpointMove, Checkpoints, Commit, DeadCommands, DeadQuery, EventLog, ForeignPosition,
+    ForeignPositions, History, InboxEntry, LoadRequest, Loaded, PartitionCommit, PartitionRow, PortError,
+    PortResult, Snapshot, StoredEvent,
 };
-use crate::record::Record;
+use crate::record::{COMMAND_DEAD, Record};
 
 /// An [`EventLog`] in memory.
 #[derive(Clone, Default)]
@@ -253,6 +254,23 @@ impl EventLog for MemoryLog {
             Ok(())
         };
         self.way.call(Call::LogForgetQueue, forget).await
+    }
+}
+
+impl DeadCommands for MemoryLog {
+    async fn dead(&self, query: &DeadQuery) -> PortResult<Vec<Arc<Record>>> {
+        let dead = || {
+            let state = lock(&self.state);
+            let asked = |record: &&Arc<Record>| {
+                record.event_type == COMMAND_DEAD
+                    && record.version.is_none()
+                    && query.after.is_none_or(|after| record.position() > after)
+                    && query.aggregate.as_ref().is_none_or(|aggregate| record.aggregate == *aggregate)
+                    && query.record_id.is_none_or(|id| record.record_id == id)
+            };
+            Ok(state.records.values().flatten().filter(asked).take(query.limit).cloned().collect())
+        };
+        self.way.call(Call::LogDead, dead).await
     }
 }
 

@@ -53,6 +53,7 @@ pub enum Call {
     LogCommit,
     LogRead,
     LogForgetQueue,
+    LogDead,
     CheckpointsLoad,
     CheckpointsAdvance,
     BusTails,
@@ -77,6 +78,7 @@ pub enum Call {
     ShadowHold,
     ShadowSwap,
     ShadowAbandon,
+    ForeignLettersRead,
 }
 
 impl Call {
@@ -109,6 +111,7 @@ impl Call {
             | Self::LogRows
             | Self::LogLoad
             | Self::LogRead
+            | Self::LogDead
             | Self::CheckpointsLoad
             | Self::BusTails
             | Self::BusRead
@@ -118,7 +121,8 @@ impl Call {
             | Self::ForeignCreatedAt
             | Self::ForeignMessage
             | Self::ForeignRead
-            | Self::ForeignPosition => false,
+            | Self::ForeignPosition
+            | Self::ForeignLettersRead => false,
         }
     }
 }

@@ -1,0 +1,361 @@
+//! Where dead letters are found, and what is to be done about them.
+//!
+//! The rule this module protects: what is known of a dead letter is what the log, the inbox and the dead letters of other
+//! contexts say at this moment. Nothing is remembered here, so any process may answer.
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::command::Envelope;
+use crate::importer::{Translate, Translated};
+use crate::model::{AggregateRef, Model};
+use crate::outcome::Outcome;
+use crate::partition::{LogPosition, PartitionCount, Sequence};
+use crate::ports::{
+    DeadCommands, DeadQuery, EventBus, EventLog, ForeignLetter, ForeignLetters, InboxEntry, LoadRequest,
+    PortError, PortResult,
+};
+use crate::record::{DeadData, Record};
+
+use super::{
+    Content, Discard, ForeignPlace, Letter, LetterState, Place, Unresolved, discard_fingerprint,
+    resolution_id, retry_of,
+};
+
+/// Letters that are read at once.
+const BATCH: usize = 256;
+
+/// Which dead letters are asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Only those in this state.
+    pub state: Option<LetterState>,
+    /// Only those of commands for this aggregate.
+    pub target: Option<AggregateRef>,
+}
+
+/// What is to be done about a letter.
+#[derive(Debug, Clone)]
+pub enum Resolve {
+    /// This command is to be queued.
+    Queue(Box<Envelope>),
+    /// It was done before: that is what became of it.
+    Done(Outcome),
+}
+
+/// The dead letters of a platform.
+pub struct Letters<M, T, L, F, B> {
+    translate: T,
+    log: L,
+    foreign: F,
+    bus: B,
+    partitions: PartitionCount,
+    model: PhantomData<fn() -> M>,
+}
+
+impl<M, T, L, F, B> Letters<M, T, L, F, B>
+where
+    M: Model,
+    T: Translate<M>,
+    L: EventLog + DeadCommands,
+    F: ForeignLetters,
+    B: EventBus,
+{
+    /// The dead letters in this log, and those of other contexts. The bus is where others read what became of them.
+    pub fn new(translate: T, log: L, foreign: F, bus: B, partitions: PartitionCount) -> Self {
+        Self { translate, log, foreign, bus, partitions, model: PhantomData }
+    }
+
+    /// The letters behind a place, at most so many, and whether there are more behind them.
+    ///
+    /// # Errors
+    ///
+    /// When a store gives no answer.
+    pub async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<Place>,
+        limit: usize,
+    ) -> PortResult<(Vec<Letter>, bool)> {
+        let (mut after, mut found) = (after, Vec::new());
+        while found.len() <= limit {
+            let letters = self.read(filter.target.as_ref(), after).await?;
+            let Some(last) = letters.last() else { break };
+            after = Some(last.place());
+            found.extend(
+                letters.into_iter().filter(|letter| filter.state.is_none_or(|state| state == letter.state)),
+            );
+        }
+        let more = found.len() > limit;
+        found.truncate(limit);
+        Ok((found, more))
+    }
+
+    /// The next letters behind a place, whatever their state; none: there are no more.
+    async fn read(&self, target: Option<&AggregateRef>, after: Option<Place>) -> PortResult<Vec<Letter>> {
+        let (in_log, foreign) = match after {
+            None => (Some(None), 0),
+            Some(Place::Command(position)) => (Some(Some(position)), 0),
+            Some(Place::Foreign(number)) => (None, number),
+        };
+        if let Some(after) = in_log {
+            let query = DeadQuery { after, aggregate: target.cloned(), limit: BATCH, ..DeadQuery::default() };
+            let records = self.log.dead(&query).await?;
+            if !records.is_empty() {
+                return self.settle(records.into_iter().map(command).collect::<PortResult<_>>()?).await;
+            }
+        }
+        if target.is_some() {
+            return Ok(Vec::new());
+        }
+        let letters = self.foreign.foreign(foreign, BATCH).await?;
+        self.settle(letters.into_iter().map(Content::Foreign).collect()).await
+    }
+
+    /// The letter with this id.
+    ///
+    /// # Errors
+    ///
+    /// When a store gives no answer.
+    pub async fn get(&self, id: Uuid) -> PortResult<Option<Letter>> {
+        let query = DeadQuery { record_id: Some(id), limit: 1, ..DeadQuery::default() };
+        if let Some(record) = self.log.dead(&query).await?.pop() {
+            return Ok(self.settle(vec![command(record)?]).await?.pop());
+        }
+        let mut after = 0;
+        loop {
+            let letters = self.foreign.foreign(after, BATCH).await?;
+            let Some(last) = letters.last() else { return Ok(None) };
+            after = last.number;
+            if let Some(letter) = letters.into_iter().find(|letter| foreign_id(letter) == id) {
+                return Ok(self.settle(vec![Content::Foreign(letter)]).await?.pop());
+            }
+        }
+    }
+
+    /// The last record of what became of a letter: who did it, and when.
+    ///
+    /// # Errors
+    ///
+    /// When the log gives no answer.
+    pub async fn resolution(&self, letter: &Letter) -> PortResult<Option<Arc<Record>>> {
+        let Some(outcome) = &letter.outcome else { return Ok(None) };
+        let LogPosition { partition, sequence } = outcome.position;
+        let before = Sequence::new(sequence.get().saturating_sub(1));
+        Ok(self.log.read(&[(partition, before)], 1).await?.pop())
+    }
+
+    /// Finds out what became of the letters.
+    async fn settle(&self, contents: Vec<Content>) -> PortResult<Vec<Letter>> {
+        let named: Vec<(Uuid, Vec<Uuid>, Content)> = contents
+            .into_iter()
+            .map(|content| {
+                let id = match &content {
+                    Content::Command(record, _) => record.record_id,
+                    Content::Foreign(letter) => foreign_id(letter),
+                };
+                (id, self.resolutions(id, &content), content)
+            })
+            .collect();
+        let commands = named.iter().flat_map(|(_, commands, _)| commands).copied().collect();
+        let loaded = self.log.load(&LoadRequest { commands, ..LoadRequest::default() }).await?;
+        let inbox: HashMap<Uuid, InboxEntry> =
+            loaded.inbox.into_iter().map(|entry| (entry.outcome.command_id, entry)).collect();
+        let letter = |(id, commands, content): (Uuid, Vec<Uuid>, Content)| {
+            let entry = commands.iter().find_map(|command| inbox.get(command));
+            let state = match entry {
+                None => LetterState::Open,
+                Some(entry) if entry.fingerprint == discard_fingerprint(id) => LetterState::Discarded,
+                Some(_) => LetterState::Retried,
+            };
+            Letter { id, content, state, outcome: entry.map(|entry| entry.outcome.clone()) }
+        };
+        Ok(named.into_iter().map(letter).collect())
+    }
+
+    /// The commands that would resolve a letter, or would have. A message of another context that is understood by now is
+    /// retried as the command that it is, whoever imports it; one that was not understood may have been discarded under an id
+    /// of its own.
+    fn resolutions(&self, id: Uuid, content: &Content) -> Vec<Uuid> {
+        let mut commands = vec![resolution_id(id)];
+        if let Content::Foreign(letter) = content
+            && let Translated::Command { id, .. } = self.translated(letter)
+        {
+            commands.push(id);
+        }
+        commands
+    }
+
+    fn translated(&self, letter: &ForeignLetter) -> Translated<M::Command> {
+        if letter.whole {
+            return self.translate.translate(&letter.message.subject, &letter.message.payload);
+        }
+        Translated::Malformed("it was shortened when it was kept, and the whole of it is gone".to_owned())
+    }
+
+    /// What is to be done to retry a letter.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unresolved`].
+    pub async fn retry(&self, id: Uuid) -> Result<Resolve, Unresolved> {
+        let letter = self.get(id).await?.ok_or(Unresolved::Unknown)?;
+        match (letter.state, &letter.outcome) {
+            (LetterState::Discarded, _) => return Err(Unresolved::AlreadyDiscarded),
+            (LetterState::Retried, Some(outcome)) => return Ok(Resolve::Done(outcome.clone())),
+            (LetterState::Retried | LetterState::Open, _) => {}
+        }
+        let envelope = match &letter.content {
+            Content::Command(record, data) => self.again(record, data).await?,
+            Content::Foreign(letter) => self.imported(letter)?,
+        };
+        Ok(Resolve::Queue(Box::new(envelope)))
+    }
+
+    /// The dead command, once more.
+    async fn again(&self, record: &Record, data: &DeadData) -> Result<Envelope, Unresolved> {
+        // What could not be read then may be an envelope to this release.
+        let read = data.raw.as_deref().and_then(|raw| serde_json::from_str::<Envelope>(raw).ok());
+        let (command, named) = match (&data.command, read) {
+            (Some(command), _) => (command.clone(), record.aggregate.clone()),
+            (None, Some(envelope)) => (envelope.command, envelope.target),
+            (None, None) => return Err(Unresolved::NotRetryable("it is no command".to_owned())),
+        };
+        // Whom it is for it says itself, where this release understands it.
+        let typed = serde_json::from_str::<M::Command>(command.get()).ok();
+        let target = typed.as_ref().map_or(named, M::target);
+        let envelope = Envelope {
+            command_id: resolution_id(record.record_id),
+            correlation_id: record.correlation_id,
+            causation_id: record.record_id,
+            actor: record.actor.clone(),
+            traceparent: record.traceparent.clone(),
+            reply_to: None,
+            target,
+            discards: data.discards.clone(),
+            command,
+        };
+        if let Some(earlier) = self.earlier(record).await? {
+            return Err(Unresolved::Earlier(earlier));
+        }
+        if envelope.partition(self.partitions) != record.partition && !self.is_relayed(record).await? {
+            return Err(Unresolved::NotRelayed);
+        }
+        Ok(envelope)
+    }
+
+    /// The message of another context, imported once more.
+    fn imported(&self, letter: &ForeignLetter) -> Result<Envelope, Unresolved> {
+        match self.translated(letter) {
+            Translated::Command { id, actor, traceparent, command } => {
+                let mut envelope = Envelope::first::<M>(id, actor, &command)?;
+                envelope.traceparent = traceparent;
+                Ok(envelope)
+            }
+            Translated::Ignored => Err(Unresolved::NotRetryable("it is not for us".to_owned())),
+            Translated::Malformed(reason) => Err(Unresolved::NotRetryable(reason)),
+        }
+    }
+
+    /// What is to be done to discard a letter.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unresolved`].
+    pub async fn discard(&self, id: Uuid, actor: String, reason: String) -> Result<Resolve, Unresolved> {
+        let letter = self.get(id).await?.ok_or(Unresolved::Unknown)?;
+        match (letter.state, &letter.outcome) {
+            (LetterState::Retried, _) => return Err(Unresolved::AlreadyRetried),
+            (LetterState::Discarded, Some(outcome)) => return Ok(Resolve::Done(outcome.clone())),
+            (LetterState::Discarded | LetterState::Open, _) => {}
+        }
+        let envelope = |discard: Discard, command_id, target, cause: Option<(Uuid, Uuid)>| {
+            let (correlation_id, causation_id) = cause.unwrap_or((command_id, command_id));
+            Ok(Resolve::Queue(Box::new(Envelope {
+                command_id,
+                correlation_id,
+                causation_id,
+                actor,
+                traceparent: None,
+                reply_to: None,
+                target,
+                command: discard.command()?,
+                discards: Some(discard),
+            })))
+        };
+        match &letter.content {
+            Content::Command(record, _) => {
+                let discard = Discard { letter_id: id, partition: record.partition, reason, foreign: None };
+                let cause = Some((record.correlation_id, record.record_id));
+                envelope(discard, resolution_id(id), record.aggregate.clone(), cause)
+            }
+            Content::Foreign(letter) => {
+                // Under the id that importing it would have: whichever comes first keeps the other from happening.
+                let command_id = match self.translated(letter) {
+                    Translated::Command { id, .. } => id,
+                    Translated::Ignored | Translated::Malformed(_) => resolution_id(id),
+                };
+                let foreign = Some(ForeignPlace::from(letter.position));
+                let partition = self.partitions.partition_of(id);
+                let discard = Discard { letter_id: id, partition, reason, foreign };
+                envelope(discard, command_id, AggregateRef::new("foreign", id), None)
+            }
+        }
+    }
+
+    /// Whether others can have seen the record.
+    async fn is_relayed(&self, record: &Record) -> PortResult<bool> {
+        let tails = self.bus.tails(&[record.partition]).await?;
+        Ok(tails.iter().any(|tail| tail.partition == record.partition && tail.last >= record.sequence))
+    }
+
+    /// An open letter of the same aggregate whose command came before. A letter that is a retry which died again stands where
+    /// the first of them stood.
+    async fn earlier(&self, record: &Record) -> PortResult<Option<Uuid>> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let read = self.read(Some(&record.aggregate), after).await?;
+            let Some(last) = read.last() else { break };
+            after = Some(last.place());
+            all.extend(read);
+        }
+        let records: HashMap<Uuid, &Record> = all
+            .iter()
+            .filter_map(|letter| match &letter.content {
+                Content::Command(record, _) => Some((letter.id, record.as_ref())),
+                Content::Foreign(_) => None,
+            })
+            .collect();
+        let origin = |record: &Record| {
+            let (mut at, mut origin) = (retry_of(record), record.position());
+            while let Some(before) = at.and_then(|id| records.get(&id)) {
+                (at, origin) = (retry_of(before), before.position());
+            }
+            origin
+        };
+        let own = origin(record);
+        let earlier = records
+            .iter()
+            .filter(|(id, _)| all.iter().any(|one| one.id == **id && one.state == LetterState::Open))
+            .map(|(id, record)| (origin(record), *id))
+            .filter(|(at, _)| at.partition == own.partition && at.sequence < own.sequence)
+            .min_by_key(|(at, _)| at.sequence);
+        Ok(earlier.map(|(_, id)| id))
+    }
+}
+
+fn foreign_id(letter: &ForeignLetter) -> Uuid {
+    ForeignPlace::from(letter.position).letter_id()
+}
+
+fn command(record: Arc<Record>) -> PortResult<Content> {
+    let broken = |what: String| PortError::Broken(format!("record {}: {what}", record.position()));
+    match record.dead_letter() {
+        Ok(Some(data)) => Ok(Content::Command(record, data)),
+        Ok(None) => Err(broken("it is no dead letter".to_owned())),
+        Err(error) => Err(broken(error.to_string())),
+    }
+}

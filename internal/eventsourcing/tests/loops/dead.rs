@@ -1,0 +1,318 @@
+//! Dead letters: retried and discarded, once, and in order.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use eventsourcing::command::{Envelope, pack};
+use eventsourcing::letters::{
+    Content, Filter, Letter, LetterState, Place, Resolve, Unresolved, resolution_id,
+};
+use eventsourcing::model::AggregateRef;
+use eventsourcing::outcome::{Reply, Verdict};
+use eventsourcing::partition::Partition;
+use eventsourcing::ports::PortResult;
+use eventsourcing::record::{COMMAND_DEAD, DEAD_LETTER_DISCARDED};
+use eventsourcing::worker::WorkerLimits;
+use uuid::Uuid;
+
+use crate::ledger::{self, Command};
+use crate::stage::Stage;
+
+const STEPS: u64 = 500_000;
+
+/// An answer of the letters, on the stage's own thread.
+fn ask<T: 'static>(stage: &Stage, question: impl Future<Output = T> + 'static) -> T {
+    let task = stage.world.spawn("a person", question);
+    stage.world.run_until(|| task.is_finished(), STEPS).unwrap();
+    task.take().unwrap()
+}
+
+fn all(stage: &Stage) -> Vec<Letter> {
+    let letters = stage.letters();
+    ask(stage, async move { letters.list(&Filter::default(), None, 100).await }).unwrap().0
+}
+
+fn retry(stage: &Stage, id: Uuid) -> Result<Resolve, Unresolved> {
+    let letters = stage.letters();
+    ask(stage, async move { letters.retry(id).await })
+}
+
+fn discard(stage: &Stage, id: Uuid, reason: &'static str) -> Result<Resolve, Unresolved> {
+    let letters = stage.letters();
+    ask(stage, async move { letters.discard(id, "somebody".to_owned(), reason.to_owned()).await })
+}
+
+fn envelope(resolve: Result<Resolve, Unresolved>) -> Envelope {
+    match resolve.unwrap() {
+        Resolve::Queue(envelope) => *envelope,
+        Resolve::Done(outcome) => panic!("it was done: {outcome:?}"),
+    }
+}
+
+fn put(stage: &Stage, envelope: &Envelope) {
+    put_in(stage, envelope.partition(stage.partitions), envelope);
+}
+
+fn put_in(stage: &Stage, partition: Partition, envelope: &Envelope) {
+    let bytes = envelope.encode().unwrap();
+    for bundle in pack(partition, [bytes.as_slice()]) {
+        stage.queue.push(bundle.partition, &bundle.payload);
+    }
+}
+
+fn opened(stage: &Stage, account: Uuid) {
+    let open = stage.envelope(&Command::Open { account, balance: 10 });
+    put(stage, &open);
+    stage.world.run_until(|| stage.log.has_outcome(open.command_id), STEPS).unwrap();
+}
+
+/// A command that the store refuses until somebody mends it.
+fn dies(stage: &Stage, command: &Command) -> Envelope {
+    stage.log.refuse_content(Some("\"amount\":"));
+    let envelope = stage.envelope(command);
+    put(stage, &envelope);
+    stage.world.run_until(|| stage.log.has_outcome(envelope.command_id), STEPS).unwrap();
+    stage.log.refuse_content(None);
+    envelope
+}
+
+fn decided(stage: &Stage, envelope: &Envelope) -> Verdict {
+    stage.world.run_until(|| stage.log.has_outcome(envelope.command_id), STEPS).unwrap();
+    let inbox = stage.log.inbox();
+    inbox.into_iter().find(|entry| entry.outcome.command_id == envelope.command_id).unwrap().outcome.verdict
+}
+
+fn states(stage: &Stage) -> Vec<LetterState> {
+    all(stage).iter().map(|letter| letter.state).collect()
+}
+
+#[test]
+fn a_dead_command_is_found_with_all_that_is_known_of_it() {
+    let stage = Stage::new(1);
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    let account = stage.id_in(1);
+    opened(&stage, account);
+    let dead = dies(&stage, &Command::Refund { account, amount: 5 });
+    let letters = all(&stage);
+    let [letter] = letters.as_slice() else { panic!("one: {letters:?}") };
+    let Content::Command(record, data) = &letter.content else { panic!("a command: {letter:?}") };
+    assert_eq!((letter.id, letter.state, letter.retry_of()), (record.record_id, LetterState::Open, None));
+    assert_eq!((record.command_id, record.actor.as_str()), (dead.command_id, "test"));
+    assert_eq!(data.command.as_ref().unwrap().get(), dead.command.get());
+    assert_eq!(data.reason.code(), "UNSTORABLE");
+}
+
+#[test]
+fn a_retry_acts_once_however_often_it_is_asked_for() {
+    let stage = Stage::new(2);
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    let account = stage.id_in(1);
+    opened(&stage, account);
+    let dead = dies(&stage, &Command::Refund { account, amount: 5 });
+    let letter = all(&stage).remove(0);
+    // Two people retry it at the same time, and the queue has both.
+    let (one, other) = (envelope(retry(&stage, letter.id)), envelope(retry(&stage, letter.id)));
+    assert_eq!(one.command_id, other.command_id);
+    assert_eq!(one.command_id, resolution_id(letter.id));
+    assert_eq!((one.correlation_id, one.causation_id), (dead.correlation_id, letter.id));
+    assert_eq!(one.actor, dead.actor);
+    put(&stage, &one);
+    put(&stage, &other);
+    assert_eq!(decided(&stage, &one), Verdict::Applied);
+    let last = stage.envelope(&Command::Refund { account, amount: 1 });
+    put(&stage, &last);
+    assert_eq!(decided(&stage, &last), Verdict::Applied);
+    assert_eq!(stage.balances()[&account], 10 + 5 + 1, "once");
+    // Whoever asks again is told what became of it, and nobody can discard it any more.
+    let Ok(Resolve::Done(outcome)) = retry(&stage, letter.id) else { panic!("it was retried") };
+    assert_eq!((outcome.command_id, outcome.verdict), (one.command_id, Verdict::Applied));
+    assert_eq!(discard(&stage, letter.id, "late").unwrap_err(), Unresolved::AlreadyRetried);
+    assert_eq!(states(&stage), [LetterState::Retried]);
+}
+
+#[test]
+fn of_a_retry_and_a_discard_the_first_one_wins() {
+    for discard_first in [true, false] {
+        let stage = Stage::new(3);
+        let (intake, _listener) = stage.listener("listener");
+        let worker = stage.worker("worker", WorkerLimits::default());
+        let account = stage.id_in(1);
+        opened(&stage, account);
+        dies(&stage, &Command::Refund { account, amount: 5 });
+        let letter = all(&stage).remove(0);
+        // Both are asked for while it is open.
+        let again = envelope(retry(&stage, letter.id));
+        let away = envelope(discard(&stage, letter.id, "paid by hand"));
+        assert_eq!(again.command_id, away.command_id);
+        worker.task.pause();
+        let (first, second) = if discard_first { (away, again) } else { (again, away) };
+        let (won, lost) = (Rc::new(RefCell::new(Vec::new())), Rc::new(RefCell::new(Vec::new())));
+        let queued = |count| stage.queue.commands(Partition::from_index(1)).len() == count;
+        let before = stage.queue.commands(Partition::from_index(1)).len();
+        stage.client(&intake, first, &won);
+        stage.world.run_until(|| queued(before + 1), STEPS).unwrap();
+        stage.client(&intake, second, &lost);
+        stage.world.run_until(|| queued(before + 2), STEPS).unwrap();
+        worker.task.resume();
+        stage.world.run_until(|| won.borrow().len() + lost.borrow().len() == 2, STEPS).unwrap();
+        assert!(matches!(
+            &won.borrow()[0],
+            Reply::Outcome(outcome) if outcome.verdict == Verdict::Applied
+        ));
+        assert_eq!(lost.borrow()[0], Reply::Reused { command_id: resolution_id(letter.id) });
+        let discarded = stage.log.all_records().iter().any(|one| one.event_type == DEAD_LETTER_DISCARDED);
+        assert_eq!(discarded, discard_first);
+        assert_eq!(stage.balances()[&account], if discard_first { 10 } else { 15 });
+        let state = if discard_first { LetterState::Discarded } else { LetterState::Retried };
+        assert_eq!(states(&stage), [state]);
+    }
+}
+
+#[test]
+fn a_discarded_letter_says_who_and_why_and_stays_so() {
+    let stage = Stage::new(4);
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    let partition = Partition::from_index(2);
+    stage.queue.push(partition, b"not even json");
+    stage.world.run_until(|| stage.log.all_records().len() == 1, STEPS).unwrap();
+    let letter = all(&stage).remove(0);
+    assert!(matches!(retry(&stage, letter.id), Err(Unresolved::NotRetryable(_))), "it is no command");
+    let away = envelope(discard(&stage, letter.id, "garbage"));
+    put(&stage, &away);
+    assert_eq!(decided(&stage, &away), Verdict::Applied);
+    let letter = all(&stage).remove(0);
+    assert_eq!(letter.state, LetterState::Discarded);
+    let letters = stage.letters();
+    let known = letter.clone();
+    let record = ask(&stage, async move { letters.resolution(&known).await }).unwrap().unwrap();
+    assert_eq!((record.partition, record.actor.as_str()), (partition, "somebody"));
+    assert_eq!(record.causation_id, letter.id);
+    let said = record.discard().unwrap().unwrap();
+    assert_eq!((said.letter_id, said.reason.as_str()), (letter.id, "garbage"));
+    // Again, with another reason: it is discarded already, for the first one.
+    let Ok(Resolve::Done(outcome)) = discard(&stage, letter.id, "no, rubbish") else { panic!("it was done") };
+    assert_eq!(outcome.position, record.position());
+    put(&stage, &Envelope { discards: away.discards.clone(), ..away.clone() });
+    assert_eq!(retry(&stage, letter.id).unwrap_err(), Unresolved::AlreadyDiscarded);
+}
+
+#[test]
+fn an_aggregates_letters_are_retried_in_their_order() {
+    let stage = Stage::new(5);
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    let (account, other) = (stage.id_in(1), stage.id_in(1));
+    opened(&stage, account);
+    opened(&stage, other);
+    for (account, amount) in [(account, 1), (other, 2), (account, 3), (account, 4)] {
+        dies(&stage, &Command::Refund { account, amount });
+    }
+    let ids: Vec<Uuid> = all(&stage).iter().map(|letter| letter.id).collect();
+    let [first, elsewhere, second, third] = ids[..] else { panic!("four: {ids:?}") };
+    assert_eq!(retry(&stage, second).unwrap_err(), Unresolved::Earlier(first));
+    assert_eq!(retry(&stage, third).unwrap_err(), Unresolved::Earlier(first));
+    let free = envelope(retry(&stage, elsewhere));
+    put(&stage, &free);
+    assert_eq!(decided(&stage, &free), Verdict::Applied);
+    // The first one dies again: it still stands before the others.
+    stage.log.refuse_content(Some("\"amount\":"));
+    let again = envelope(retry(&stage, first));
+    put(&stage, &again);
+    assert!(matches!(decided(&stage, &again), Verdict::Dead { .. }));
+    stage.log.refuse_content(None);
+    let reborn = all(&stage).remove(4);
+    assert_eq!((reborn.retry_of(), reborn.state), (Some(first), LetterState::Open));
+    assert_eq!(retry(&stage, second).unwrap_err(), Unresolved::Earlier(reborn.id));
+    // Retried at last; then the next may be discarded, out of its order, and the last one is free.
+    let again = envelope(retry(&stage, reborn.id));
+    put(&stage, &again);
+    assert_eq!(decided(&stage, &again), Verdict::Applied);
+    assert_eq!(retry(&stage, third).unwrap_err(), Unresolved::Earlier(second));
+    let away = envelope(discard(&stage, second, "void"));
+    put(&stage, &away);
+    assert_eq!(decided(&stage, &away), Verdict::Applied);
+    let last = envelope(retry(&stage, third));
+    put(&stage, &last);
+    assert_eq!(decided(&stage, &last), Verdict::Applied);
+    assert_eq!(stage.balances()[&account], 10 + 1 + 4);
+}
+
+#[test]
+fn a_command_of_another_partition_is_retried_where_it_belongs_once_its_death_is_on_the_bus() {
+    let stage = Stage::new(6);
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    let account = stage.id_in(2);
+    let strayed = stage.envelope(&Command::Open { account, balance: 7 });
+    put_in(&stage, Partition::from_index(1), &strayed);
+    assert!(matches!(decided(&stage, &strayed), Verdict::Dead { .. }));
+    let id = all(&stage).remove(0).id;
+    assert_eq!(retry(&stage, id).unwrap_err(), Unresolved::NotRelayed);
+    let _relayer = stage.relayer("relayer");
+    stage.world.run_until(|| stage.bus.stream(Partition::from_index(1)).len() == 1, STEPS).unwrap();
+    let again = envelope(retry(&stage, id));
+    assert_eq!(again.partition(stage.partitions), Partition::from_index(2));
+    put(&stage, &again);
+    assert_eq!(decided(&stage, &again), Verdict::Applied);
+    assert_eq!(stage.balances()[&account], 7);
+}
+
+#[test]
+fn a_malformed_message_of_another_context_is_discarded_or_stays() {
+    let stage = Stage::new(7);
+    let (_worker, _importer) = (stage.worker("worker", WorkerLimits::default()), stage.importer("importer"));
+    stage.foreign.publish("accounts.opened", b"{ malformed");
+    stage.world.run_until(|| stage.imported() == 1, STEPS).unwrap();
+    let letter = all(&stage).remove(0);
+    assert!(matches!(&letter.content, Content::Foreign(foreign) if foreign.message.message == 1));
+    assert!(matches!(letter.place(), Place::Foreign(_)));
+    assert!(matches!(retry(&stage, letter.id), Err(Unresolved::NotRetryable(_))));
+    let letters = stage.letters();
+    let found: PortResult<Option<Letter>> = ask(&stage, async move { letters.get(letter.id).await });
+    assert_eq!(found.unwrap().unwrap().id, letter.id);
+    let away = envelope(discard(&stage, letter.id, "not ours"));
+    put(&stage, &away);
+    assert_eq!(decided(&stage, &away), Verdict::Applied);
+    assert_eq!(states(&stage), [LetterState::Discarded]);
+    let record = stage.log.all_records().pop().unwrap();
+    assert_eq!(record.discard().unwrap().unwrap().foreign.unwrap().message, 1);
+}
+
+#[test]
+fn letters_are_listed_in_pages_by_state_and_by_target() {
+    let stage = Stage::new(8);
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    let account = stage.id_in(0);
+    opened(&stage, account);
+    for amount in 1..=5 {
+        dies(&stage, &Command::Refund { account, amount });
+    }
+    stage.queue.push(Partition::from_index(1), b"garbage");
+    let done = || stage.log.all_records().iter().filter(|one| one.event_type == COMMAND_DEAD).count() == 6;
+    stage.world.run_until(done, STEPS).unwrap();
+    let first = all(&stage).remove(0);
+    let again = envelope(retry(&stage, first.id));
+    put(&stage, &again);
+    decided(&stage, &again);
+    let list = |filter: Filter, after: Option<Place>, limit: usize| {
+        let letters = stage.letters();
+        ask(&stage, async move { letters.list(&filter, after, limit).await }).unwrap()
+    };
+    let open = Filter { state: Some(LetterState::Open), target: None };
+    let (page, more) = list(open.clone(), None, 3);
+    assert!(more && page.len() == 3 && page.iter().all(|letter| letter.state == LetterState::Open));
+    let (rest, more) = list(open, page.last().map(Letter::place), 3);
+    assert_eq!((rest.len(), more), (2, false));
+    let of_account = Filter { state: None, target: Some(ledger::account(account)) };
+    assert_eq!(list(of_account.clone(), None, 5).0.len(), 5);
+    assert!(!list(of_account, None, 5).1, "exactly as many as there are");
+    let nobody = Filter { state: None, target: Some(AggregateRef::new("account", Uuid::nil())) };
+    assert!(list(nobody, None, 5).0.is_empty());
+    let retried = Filter { state: Some(LetterState::Retried), target: None };
+    assert_eq!(list(retried, None, 5).0[0].id, first.id);
+}
+
+#[test]
+fn an_unknown_letter_is_neither_retried_nor_discarded() {
+    let stage = Stage::new(9);
+    assert_eq!(retry(&stage, Uuid::from_u128(1)).unwrap_err(), Unresolved::Unknown);
+    assert_eq!(discard(&stage, Uuid::from_u128(1), "?").unwrap_err(), Unresolved::Unknown);
+}

@@ -1,0 +1,86 @@
+//! Reading the dead letters of other contexts: the stream DEAD again.
+//!
+//! The rule this module protects: what is shown of a message of another context is what was kept of it. Where it had to be
+//! shortened, the whole of it is taken from where it came from, and only where it is that message still.
+
+use async_nats::jetstream::message::StreamMessage;
+use eventsourcing::environment::Timestamp;
+use eventsourcing::outcome::Fingerprint;
+use eventsourcing::ports::{
+    ForeignEvents as _, ForeignLetter, ForeignLetters, ForeignMessage, ForeignPosition, PortError, PortResult,
+};
+
+use super::dead::{NatsDeadLetters, said};
+use super::foreign::NatsForeignEvents;
+use super::queue::{Which, nanos, stored};
+use super::streams::DEAD;
+
+/// The subjects of messages of other contexts.
+const FOREIGN: &str = "financing.dead.registering.>";
+
+impl ForeignLetters for NatsDeadLetters {
+    async fn foreign(&self, after: u64, limit: usize) -> PortResult<Vec<ForeignLetter>> {
+        let (mut from, mut letters) = (after.saturating_add(1), Vec::new());
+        while letters.len() < limit {
+            let Some(message) = stored(&self.0, DEAD, Which::Next(FOREIGN, from)).await? else { break };
+            from = message.sequence.saturating_add(1);
+            letters.push(self.letter(&message).await?);
+        }
+        Ok(letters)
+    }
+}
+
+impl NatsDeadLetters {
+    async fn letter(&self, kept: &StreamMessage) -> PortResult<ForeignLetter> {
+        let broken = |what: &str| {
+            PortError::Broken(format!("message {} of {DEAD} does not say {what} as it must", kept.sequence))
+        };
+        let says = |name: &'static str| {
+            kept.headers.get(name).map(|value| value.as_str().to_owned()).ok_or_else(|| broken(name))
+        };
+        let number = |name: &'static str| says(name)?.parse::<u64>().map_err(|_| broken(name));
+        let position = ForeignPosition {
+            created_at: number(said::CREATED_AT)?,
+            message: number(said::MESSAGE)?,
+            fingerprint: fingerprint(&says(said::SHA256)?).ok_or_else(|| broken(said::SHA256))?,
+        };
+        let mut message = ForeignMessage {
+            message: position.message,
+            subject: says(said::SUBJECT)?,
+            payload: kept.payload.as_ref().into(),
+        };
+        let mut whole = kept.headers.get(said::SHORTENED).is_none();
+        if !whole && let Some(found) = self.origin(&position).await? {
+            (message, whole) = (found, true);
+        }
+        Ok(ForeignLetter {
+            number: kept.sequence,
+            kept_at: Timestamp::from_micros(nanos(kept).ok_or_else(|| broken("when it was stored"))? / 1000),
+            position,
+            message,
+            whole,
+            reason: says(said::REASON)?,
+        })
+    }
+
+    /// The message where it came from, where that still has it.
+    async fn origin(&self, position: &ForeignPosition) -> PortResult<Option<ForeignMessage>> {
+        let events = NatsForeignEvents::new(&self.0);
+        if events.created_at().await? != position.created_at {
+            return Ok(None);
+        }
+        let found = events.message(position.message).await?;
+        Ok(found.filter(|found| Fingerprint::of(&found.payload) == position.fingerprint))
+    }
+}
+
+fn fingerprint(hex: &str) -> Option<Fingerprint> {
+    let mut bytes = [0; 32];
+    if hex.len() != 64 {
+        return None;
+    }
+    for (byte, digits) in bytes.iter_mut().zip(hex.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(Fingerprint(bytes))
+}
