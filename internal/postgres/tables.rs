@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use eventsourcing::ports::{Column, ColumnType, PortError, PortResult, ReadModelSchema, Table};
+use eventsourcing::ports::{Column, ColumnType, Index, PortError, PortResult, ReadModelSchema, Table};
 use sqlx::AssertSqlSafe;
 
 use super::connect::Session;
@@ -38,7 +38,12 @@ fn describe(models: &ReadModelSchema) -> String {
         // Writing to a String does not fail.
         let _written = write!(text, " {}(", table.name);
         for (index, column) in table.columns.iter().enumerate() {
-            let (comma, indexed) = (if index == 0 { "" } else { "," }, if column.indexed { "*" } else { "" });
+            let comma = if index == 0 { "" } else { "," };
+            let indexed = match column.index {
+                Index::None => String::new(),
+                Index::All => "*".to_owned(),
+                Index::WhileAbsent(other) => format!("*no {other}"),
+            };
             let kind = match column.kind {
                 ColumnType::Integer => "integer",
                 ColumnType::Text => "text",
@@ -59,9 +64,16 @@ fn create(models: &ReadModelSchema) -> String {
             let _written = write!(sql, ", \"{}\" {}", column.name, sql_type(column));
         }
         sql.push_str(") WITH (fillfactor = 80);\n");
-        for Column { name: column, .. } in columns.iter().filter(|column| column.indexed) {
-            let _written =
-                writeln!(sql, "CREATE INDEX \"{name}_by_{column}\" ON \"{name}\" (\"{column}\", \"key\");");
+        for Column { name: column, index, .. } in *columns {
+            let only = match index {
+                Index::None => continue,
+                Index::All => String::new(),
+                Index::WhileAbsent(other) => format!(" WHERE \"{other}\" IS NULL"),
+            };
+            let _written = writeln!(
+                sql,
+                "CREATE INDEX \"{name}_by_{column}\" ON \"{name}\" (\"{column}\", \"key\"){only};"
+            );
         }
     }
     sql

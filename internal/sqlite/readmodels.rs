@@ -11,8 +11,8 @@ use std::sync::Arc;
 use eventsourcing::environment::Doorbells;
 use eventsourcing::partition::{Deployment, Partition, Sequence};
 use eventsourcing::ports::{
-    Column, ColumnType, PortResult, Projected, ProjectionStep, ReadModelSchema, ReadModels, Row, RowQuery,
-    Table, Test, Value,
+    Column, ColumnType, Index, PortResult, Projected, ProjectionStep, RankedQuery, ReadModelSchema,
+    ReadModels, Row, RowQuery, Table, Test, Value,
 };
 use sqlx::sqlite::{SqliteConnection, SqlitePool, SqliteRow};
 
@@ -65,7 +65,12 @@ fn describe(models: &ReadModelSchema) -> String {
         // Writing to a String does not fail.
         let _written = write!(text, " {}(", table.name);
         for (index, column) in table.columns.iter().enumerate() {
-            let (comma, indexed) = (if index == 0 { "" } else { "," }, if column.indexed { "*" } else { "" });
+            let comma = if index == 0 { "" } else { "," };
+            let indexed = match column.index {
+                Index::None => String::new(),
+                Index::All => "*".to_owned(),
+                Index::WhileAbsent(other) => format!("*no {other}"),
+            };
             let _written = write!(text, "{comma}{} {}{indexed}", column.name, sql_type(column));
         }
         text.push(')');
@@ -83,8 +88,13 @@ fn create(models: &ReadModelSchema) -> String {
             let _written = write!(sql, ", {} {}", column.name, sql_type(column));
         }
         sql.push_str(") STRICT, WITHOUT ROWID;");
-        for Column { name: column, .. } in columns.iter().filter(|column| column.indexed) {
-            let _written = write!(sql, "\nCREATE INDEX {name}_by_{column} ON {name} ({column}, key);");
+        for Column { name: column, index, .. } in *columns {
+            let only = match index {
+                Index::None => continue,
+                Index::All => String::new(),
+                Index::WhileAbsent(other) => format!(" WHERE {other} IS NULL"),
+            };
+            let _written = write!(sql, "\nCREATE INDEX {name}_by_{column} ON {name} ({column}, key){only};");
         }
     }
     sql
@@ -173,18 +183,7 @@ impl ReadModels for SqliteReadModels {
     async fn rows(&self, query: &RowQuery) -> PortResult<Vec<Row>> {
         let (_, table) = table(self.0.tables, query.table)?;
         let mut values = Values::default();
-        let mut tests = Vec::new();
-        for (name, test) in &query.conditions {
-            column(table, name)?;
-            tests.push(match test {
-                Test::Is(value) => {
-                    bind(&mut values, value)?;
-                    format!("{name} = ?")
-                }
-                Test::Present => format!("{name} IS NOT NULL"),
-                Test::Absent => format!("{name} IS NULL"),
-            });
-        }
+        let mut tests = tests(&mut values, table, &query.conditions)?;
         if let Some(after) = query.after {
             values.uuid(after)?;
             tests.push("key > ?".to_owned());
@@ -194,6 +193,34 @@ impl ReadModels for SqliteReadModels {
         let text = format!("{}{tests} ORDER BY key LIMIT ?", select(table));
         self.query(text, values, table).await
     }
+
+    async fn ranked(&self, query: &RankedQuery) -> PortResult<Vec<Row>> {
+        let (_, table) = table(self.0.tables, query.table)?;
+        column(table, query.by)?;
+        let (mut values, by) = (Values::default(), query.by);
+        let mut tests = tests(&mut values, table, &query.conditions)?;
+        tests.push(format!("{by} <= ?"));
+        values.int(query.up_to)?;
+        values.count(u64::from(query.limit))?;
+        let text = format!("{} WHERE {} ORDER BY {by}, key LIMIT ?", select(table), tests.join(" AND "));
+        self.query(text, values, table).await
+    }
+}
+
+/// The conditions in words of SQL, and their values behind those that are there.
+fn tests(values: &mut Values, table: &Table, conditions: &[(&'static str, Test)]) -> PortResult<Vec<String>> {
+    let test = |(name, test): &(&'static str, Test)| {
+        column(table, name)?;
+        Ok(match test {
+            Test::Is(value) => {
+                bind(values, value)?;
+                format!("{name} = ?")
+            }
+            Test::Present => format!("{name} IS NOT NULL"),
+            Test::Absent => format!("{name} IS NULL"),
+        })
+    };
+    conditions.iter().map(test).collect()
 }
 
 fn select(table: &Table) -> String {

@@ -3,17 +3,17 @@
 //! The rule this module protects: every column is written from the facts of one partition only, so that the order in
 //! which partitions are projected makes no difference. What joins partitions is computed when it is read.
 
-use eventsourcing::ports::{Column, ColumnType, Table};
+use eventsourcing::ports::{Column, ColumnType, Index, Table};
 
 /// The version of all tables together: another one means that the read models have to be built anew.
 pub const SCHEMA_VERSION: u32 = 1;
 
 const fn column(name: &'static str, kind: ColumnType) -> Column {
-    Column { name, kind, indexed: false }
+    Column { name, kind, index: Index::None }
 }
 
 const fn indexed(name: &'static str, kind: ColumnType) -> Column {
-    Column { name, kind, indexed: true }
+    Column { name, kind, index: Index::All }
 }
 
 /// Issuers, by their id.

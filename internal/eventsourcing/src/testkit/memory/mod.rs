@@ -58,6 +58,7 @@ pub enum Call {
     BusTails,
     BusPublish,
     BusRead,
+    BusRecords,
     ModelsCheckpoints,
     ModelsApply,
     ModelsRow,
@@ -100,6 +101,7 @@ impl Call {
             | Self::CheckpointsLoad
             | Self::BusTails
             | Self::BusRead
+            | Self::BusRecords
             | Self::ModelsCheckpoints
             | Self::ModelsRow
             | Self::ModelsRows
