@@ -8,7 +8,7 @@
 //! - [`server`]: the two servers, command side and query side, from a bound listener until they are stopped
 //! - `connections`: who may connect to them, and how many
 //! - `command_service`, `integration_service`, `query_service`: the services, one short method a call
-//! - `lists`: the paged lists; `facts`: the stream of facts; `health`: who is asked, and stopped, with the server
+//! - `lists`: the paged lists; `story`: one invoice's story, and what is stuck; `facts`: the stream of facts; `health`: who is asked, and stopped, with the server
 //! - `parse`: from the wire to the domain, all violations at once; `paging`: page tokens; `ids`: the ids of a command
 //! - `wire`: from the read side to the wire
 //! - `status`: the one mapping from errors to a status
@@ -36,6 +36,7 @@ pub mod proto;
 mod query_service;
 pub mod server;
 mod status;
+mod story;
 #[cfg(test)]
 mod tests;
 mod wire;

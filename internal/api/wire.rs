@@ -136,15 +136,26 @@ pub(crate) fn pending(command_id: Uuid) -> v1::Command {
     }
 }
 
-/// A record as it is streamed.
-pub(crate) fn fact(record: &Record) -> v1::WatchFactsResponse {
-    let event = CloudEvent::of(record, domain::financing::Financing::CONTEXT);
-    let (seconds, micros) = (event.time_micros / 1_000_000, event.time_micros % 1_000_000);
-    let time = prost_types::Timestamp {
+/// So many microseconds after the Unix epoch.
+pub(crate) fn timestamp(micros: u64) -> prost_types::Timestamp {
+    let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
+    prost_types::Timestamp {
         // A u64 of microseconds has few enough seconds, and a million of microseconds few enough nanos.
         seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
         nanos: i32::try_from(micros.saturating_mul(1000)).unwrap_or_default(),
-    };
+    }
+}
+
+/// So many microseconds; seconds and nanoseconds have the same sign.
+pub(crate) fn duration(micros: i64) -> prost_types::Duration {
+    let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
+    prost_types::Duration { seconds, nanos: i32::try_from(micros.saturating_mul(1000)).unwrap_or_default() }
+}
+
+/// A record as it is streamed.
+pub(crate) fn fact(record: &Record) -> v1::WatchFactsResponse {
+    let event = CloudEvent::of(record, domain::financing::Financing::CONTEXT);
+    let time = timestamp(event.time_micros);
     v1::WatchFactsResponse {
         fact: Some(v1::CloudEvent {
             id: event.id,

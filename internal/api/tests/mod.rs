@@ -5,6 +5,7 @@ mod connections;
 mod facts;
 mod queries;
 mod shelf;
+mod story;
 mod transport;
 
 use std::sync::atomic::{AtomicU64, Ordering};
