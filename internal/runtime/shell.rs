@@ -18,6 +18,7 @@ use super::client::{ClientError, Commands, Queries, amount, connect, timed};
 use super::config::client_address;
 use super::distributed::operations::{self, MigrateArguments, QueueCommand};
 use super::environment::SystemEnvironment;
+use super::story::{self, StoryArguments, StuckArguments};
 use super::verify::{self, VerifyArguments};
 
 /// Where the platform is.
@@ -88,6 +89,10 @@ pub enum ShellCommand {
     /// Show an issuer, an investor, an invoice, or a bid
     #[command(subcommand)]
     Show(ShowCommand),
+    /// Tell the story of one invoice: who caused what, when, and what comes next
+    Story(StoryArguments),
+    /// List the steps of sagas that should have been taken and were not: exits with 3 when there are some
+    Stuck(StuckArguments),
     /// Ask a process whether it is well: exits with 0 when it serves
     Health {
         /// Where it answers: host:port
@@ -206,6 +211,8 @@ pub async fn run(command: ShellCommand) -> Result<String, ClientError> {
             Ok("reversed\n".to_owned())
         }
         ShellCommand::Show(show) => run_show(show).await,
+        ShellCommand::Story(arguments) => story::story(arguments).await,
+        ShellCommand::Stuck(arguments) => story::stuck(arguments).await,
         ShellCommand::Health { address } => operations::health(&address).await,
         ShellCommand::Migrate(arguments) => operations::migrate(arguments).await,
         ShellCommand::Queue(command) => operations::queue(command).await,
