@@ -5,7 +5,7 @@
 //! - the saga: [`issuer_registered`], [`investor_registered`], [`sell_invoice`], [`bid_on_invoice`],
 //!   [`approve_financing`], [`reverse_financing`]; many at once: [`race`]
 //! - what a client may rely on: [`queries`], [`read_your_writes`], [`idempotence`], [`refusals`], [`bad_input`],
-//!   [`services`], [`shell`], [`demo`]
+//!   [`services`], [`shell`], [`demo`], [`story`]
 //! - what an operator may rely on: [`start`], [`stop`], [`crash`], [`populate`], [`verify`], [`rebuild`], [`bench`]
 //! - what an engineer may rely on: [`architecture`], [`documents`], [`compose`]
 //! - [`harness`]: what they share
@@ -49,4 +49,5 @@ mod services;
 mod shell;
 mod start;
 mod stop;
+mod story;
 mod verify;

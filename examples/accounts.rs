@@ -11,7 +11,9 @@ use eventsourcing::model::{
     Projection,
 };
 use eventsourcing::outcome::Verdict;
-use eventsourcing::ports::{Column, ColumnType, ReadModelSchema, ReadModels as _, RowChange, Table, Value};
+use eventsourcing::ports::{
+    Column, ColumnType, Index, ReadModelSchema, ReadModels as _, RowChange, Table, Value,
+};
 use eventsourcing::record::Record;
 use invoice_financing::runtime::environment::SystemEnvironment;
 use invoice_financing::runtime::stores::Running;
@@ -206,7 +208,7 @@ struct Balances;
 
 const ACCOUNTS: Table = Table {
     name: "accounts",
-    columns: &[Column { name: "cents", kind: ColumnType::Integer, indexed: false }],
+    columns: &[Column { name: "cents", kind: ColumnType::Integer, index: Index::None }],
 };
 
 impl Projection<Bank> for Balances {

@@ -17,7 +17,7 @@ use domain::name::Name;
 use eventsourcing::assignment::Assignment;
 use eventsourcing::command::{Envelope, pack};
 use eventsourcing::environment::{Doorbell, Environment as _, Stop};
-use eventsourcing::partition::{Partition, PartitionCount, Sequence};
+use eventsourcing::partition::{LogPosition, Partition, PartitionCount, Sequence};
 use eventsourcing::ports::{BusTail, CommandQueue as _, EventBus, PortError, PortResult, Publication};
 use eventsourcing::record::Record;
 use eventsourcing::relayer::Relayer;
@@ -57,6 +57,10 @@ impl EventBus for Counting {
 
     async fn read(&self, after: &[(Partition, Sequence)], limit: usize) -> PortResult<Vec<Arc<Record>>> {
         self.bus.read(after, limit).await
+    }
+
+    async fn records(&self, positions: &[LogPosition]) -> PortResult<Vec<Option<Arc<Record>>>> {
+        self.bus.records(positions).await
     }
 }
 

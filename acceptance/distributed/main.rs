@@ -5,6 +5,7 @@
 //! - the processes: [`ownership`] (killed, joining, leaving), [`paused`] (stopped, and gone on when another owns what they
 //!   had), [`forced`] (two owners at once), [`starting`] (their start and their end), [`processes`] and [`secrets`] (their
 //!   settings)
+//! - who is away is missed: [`stuck`]
 //! - what they stand on: [`queue`], [`bus`], [`registering`] (lost, restored, full), [`outage`] (nobody relays for long)
 //! - everything at once: [`chaos`]
 //! - what they share: `parts` (one process of each component), `cluster` (many), `market` (the clients that keep going
@@ -39,4 +40,5 @@ mod queue;
 mod registering;
 mod secrets;
 mod starting;
+mod stuck;
 mod verified;

@@ -174,6 +174,11 @@ impl QuerySide {
         QueryServiceClient::new(endpoint.connect().await.unwrap())
     }
 
+    /// Where it answers.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     pub(crate) fn queries(&self) -> QueryServiceClient<Channel> {
         QueryServiceClient::new(self.channel.clone())
     }

@@ -101,7 +101,7 @@ fn judge<T: std::fmt::Debug>(answer: Option<Result<Response<T>, Status>>) {
 pub fn request(bytes: &[u8]) {
     let Some((method, body)) = bytes.split_first() else { return };
     let (commands, integration) = services();
-    match method % 12 {
+    match method % 13 {
         0 => {
             if let Some(message) = read::<v1::SellInvoiceRequest>(body) {
                 judge(commands.sell_invoice(Request::new(message)).now_or_never());
@@ -168,9 +168,15 @@ fn query(method: u8, body: &[u8]) {
             let id: Option<Uuid> = fields.id("bid_id", &message.bid_id);
             assert!(id.is_none_or(|id| !id.is_nil() && id.to_string().eq_ignore_ascii_case(&message.bid_id)));
         }
-        _ => {
+        11 => {
             let Some(message) = read::<v1::GetCommandRequest>(body) else { return };
             let _id: Option<Uuid> = fields.id("command_id", &message.command_id);
+        }
+        _ => {
+            let Some(message) = read::<v1::ListStuckRequest>(body) else { return };
+            let _age: Option<Duration> = fields.duration("older_than", message.older_than.as_ref());
+            let page = fields.page(message.page_size, "", &PagedQuery::of("ListStuck"));
+            assert!(page.size <= LARGEST_PAGE);
         }
     }
     if let Err(failure) = fields.finish(Some(())) {

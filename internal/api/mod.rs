@@ -9,7 +9,7 @@
 //! - `connections`: who may connect to them, and how many
 //! - `command_service`, `integration_service`, `query_service`: the services, one short method a call
 //! - [`dead_letters`]: the service of those who look after what could not be done
-//! - `lists`: the paged lists; `facts`: the stream of facts; `health`: who is asked, and stopped, with the server
+//! - `lists`: the paged lists; `story`: one invoice's story, and what is stuck; `facts`: the stream of facts; `health`: who is asked, and stopped, with the server
 //! - `parse`: from the wire to the domain, all violations at once; `paging`: page tokens; `ids`: the ids of a command
 //! - [`platform`]: what the platform tells of itself
 //! - `wire`: from the read side to the wire
@@ -42,6 +42,7 @@ pub mod proto;
 mod query_service;
 pub mod server;
 mod status;
+mod story;
 #[cfg(test)]
 mod tests;
 mod wire;

@@ -163,9 +163,13 @@ impl Fields {
         if text.is_empty() { None } else { self.name(field, text).map(String::from) }
     }
 
-    /// How long to wait; `None` where nothing was said.
-    pub(crate) fn wait(&mut self, field: &str, wait: Option<&prost_types::Duration>) -> Option<Duration> {
-        let prost_types::Duration { seconds, nanos } = wait?;
+    /// How long something takes; `None` where nothing was said.
+    pub(crate) fn duration(
+        &mut self,
+        field: &str,
+        duration: Option<&prost_types::Duration>,
+    ) -> Option<Duration> {
+        let prost_types::Duration { seconds, nanos } = duration?;
         if *seconds < 0 || *nanos < 0 {
             self.violation(field, "must not be negative");
             return None;
@@ -175,7 +179,12 @@ impl Fields {
             self.violation(&format!("{field}.nanos"), "must be between 0 and 999,999,999");
             return None;
         };
-        let wait = Duration::new(whole, fraction);
+        Some(Duration::new(whole, fraction))
+    }
+
+    /// How long to wait; `None` where nothing was said.
+    pub(crate) fn wait(&mut self, field: &str, wait: Option<&prost_types::Duration>) -> Option<Duration> {
+        let wait = self.duration(field, wait)?;
         if wait > LONGEST_WAIT {
             let seconds = LONGEST_WAIT.as_secs();
             self.violation(field, format!("must be at most {seconds} seconds"));

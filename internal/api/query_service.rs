@@ -13,6 +13,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use domain::story::Stories;
 use domain::views::{CommandView, Queries};
 use eventsourcing::environment::{Doorbell, Doorbells, Environment, within};
 use eventsourcing::partition::{LogPosition, PartitionCount};
@@ -87,7 +88,7 @@ impl<E: Environment, Q: Queries, B: EventBus> QueryApi<E, Q, B> {
 }
 
 #[tonic::async_trait]
-impl<E: Environment, Q: Queries, B: EventBus> QueryService for QueryApi<E, Q, B> {
+impl<E: Environment, Q: Queries + Stories, B: EventBus> QueryService for QueryApi<E, Q, B> {
     async fn get_issuer(
         &self,
         request: Request<v1::GetIssuerRequest>,
@@ -242,6 +243,22 @@ impl<E: Environment, Q: Queries, B: EventBus> QueryService for QueryApi<E, Q, B>
         let call = Call::short("GetPlatform", request.metadata());
         let platform = Some(self.description.of(self.partitions));
         self.calls.answer(call, async { Ok(v1::GetPlatformResponse { platform }) }).await
+    }
+
+    async fn get_story(
+        &self,
+        request: Request<v1::GetStoryRequest>,
+    ) -> Result<Response<v1::GetStoryResponse>, Status> {
+        let call = Self::reading("GetStory", request.metadata(), &request.get_ref().token);
+        self.calls.answer(call, async { self.story(request.into_inner()).await }).await
+    }
+
+    async fn list_stuck(
+        &self,
+        request: Request<v1::ListStuckRequest>,
+    ) -> Result<Response<v1::ListStuckResponse>, Status> {
+        let call = Call::short("ListStuck", request.metadata());
+        self.calls.answer(call, async { self.stuck(request.into_inner()).await }).await
     }
 
     type WatchFactsStream = BoxStream<'static, Result<v1::WatchFactsResponse, Status>>;

@@ -16,6 +16,7 @@ use tonic::transport::server::Router;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Builder;
 
+use domain::story::Stories;
 use domain::views::Queries;
 use eventsourcing::environment::{Doorbells, Environment, Stop};
 use eventsourcing::listener::Intake;
@@ -154,7 +155,7 @@ pub async fn serve_commands<E: Environment>(
 /// # Errors
 ///
 /// See [`ServeError`].
-pub async fn serve_queries<E: Environment, Q: Queries, B: EventBus>(
+pub async fn serve_queries<E: Environment, Q: Queries + Stories, B: EventBus>(
     listener: TcpListener,
     sources: Sources<Q, B>,
     environment: E,

@@ -147,6 +147,12 @@ pub(crate) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     }
 }
 
+/// So many microseconds; seconds and nanoseconds have the same sign.
+pub(crate) fn duration(micros: i64) -> prost_types::Duration {
+    let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
+    prost_types::Duration { seconds, nanos: i32::try_from(micros.saturating_mul(1000)).unwrap_or_default() }
+}
+
 /// A record as it is streamed.
 pub(crate) fn fact(record: &Record) -> v1::WatchFactsResponse {
     let event = CloudEvent::of(record, domain::financing::Financing::CONTEXT);

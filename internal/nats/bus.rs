@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_nats::HeaderMap;
 use async_nats::header::{NATS_EXPECTED_LAST_SEQUENCE, NATS_EXPECTED_STREAM};
 use eventsourcing::environment::Doorbells;
-use eventsourcing::partition::{Partition, Sequence};
+use eventsourcing::partition::{LogPosition, Partition, Sequence};
 use eventsourcing::ports::{BusTail, EventBus, PortError, PortResult, Publication};
 use eventsourcing::record::Record;
 use futures_util::future::try_join_all;
@@ -189,5 +189,11 @@ impl EventBus for NatsBus {
         let after: Vec<(Partition, u64)> =
             after.iter().map(|(partition, sequence)| (*partition, sequence.get())).collect();
         self.tails.read(&after, limit).await
+    }
+
+    async fn records(&self, positions: &[LogPosition]) -> PortResult<Vec<Option<Arc<Record>>>> {
+        let positions: Vec<(Partition, u64)> =
+            positions.iter().map(|position| (position.partition, position.sequence.get())).collect();
+        self.tails.at(&positions).await
     }
 }

@@ -10,8 +10,8 @@ use async_nats::{HeaderMap, Message, StatusCode};
 use bytes::Bytes;
 use eventsourcing::partition::Partition;
 use eventsourcing::ports::{PortError, PortResult};
-use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 
 use super::connect::{PATIENCE, connection_lost, stuck};
@@ -21,6 +21,9 @@ use super::tails::{Lanes, Shared};
 
 /// The most bytes that are asked for at once, over all lanes. One message is sent whatever its size.
 const PAGE_BYTES: usize = 8 * 1024 * 1024;
+
+/// Single items that are asked for at once.
+const IN_FLIGHT: usize = 64;
 
 /// What a lane has behind a position.
 pub(super) struct Page<T> {
@@ -92,6 +95,23 @@ pub(super) async fn fetch<L: Lanes>(
             }
         }
     }
+}
+
+/// The items at these positions, one answer a position, in order; `None` where the stream has none (yet).
+///
+/// # Errors
+///
+/// When one of them cannot be read.
+pub(super) async fn at<L: Lanes>(
+    shared: &Shared<L>,
+    positions: &[(Partition, u64)],
+) -> PortResult<Vec<Option<L::Item>>> {
+    let one = async |(lane, position): (Partition, u64)| {
+        let Some(before) = position.checked_sub(1) else { return Ok(None) };
+        let page = page(shared, lane, before, 1, PAGE_BYTES).await?;
+        Ok(page.items.into_iter().next().filter(|_| page.last == position))
+    };
+    stream::iter(positions.iter().copied()).map(one).buffered(IN_FLIGHT).try_collect().await
 }
 
 async fn page<L: Lanes>(

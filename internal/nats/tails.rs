@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::connect::Nats;
-use super::fetch::{Page, Pages, fetch};
+use super::fetch::{self, Page, Pages, fetch};
 use super::follower::{self, Start};
 use super::window::Window;
 
@@ -213,6 +213,11 @@ impl<L: Lanes> Tails<L> {
             }
             None => Ok(items),
         }
+    }
+
+    /// The items at these positions, one answer a position, in order. Nothing is remembered of them, and nothing proven.
+    pub(super) async fn at(&self, positions: &[(Partition, u64)]) -> PortResult<Vec<Option<L::Item>>> {
+        fetch::at(&self.shared, positions).await
     }
 
     /// Does what is only right while this reader's proof holds. It is neither begun nor gone on with behind anything that

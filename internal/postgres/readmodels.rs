@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use eventsourcing::partition::{Deployment, Partition, Sequence};
 use eventsourcing::ports::{
-    Column, ColumnType, PortResult, Projected, ProjectionStep, ReadModelSchema, ReadModels, Row, RowQuery,
-    Table, Test, Value,
+    Column, ColumnType, PortResult, Projected, ProjectionStep, RankedQuery, ReadModelSchema, ReadModels, Row,
+    RowQuery, Table, Test, Value,
 };
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgRow;
@@ -188,20 +188,8 @@ impl ReadModels for PostgresReadModels {
 
     async fn rows(&self, query: &RowQuery) -> PortResult<Vec<Row>> {
         let (_, table) = table(self.0.tables, query.table)?;
-        let mut values = Values::default();
-        let (mut place, mut tests) = (0, Vec::new());
-        for (name, test) in &query.conditions {
-            column(table, name)?;
-            tests.push(match test {
-                Test::Is(value) => {
-                    place += 1;
-                    values = bind(values, value)?;
-                    format!("\"{name}\" = ${place}")
-                }
-                Test::Present => format!("\"{name}\" IS NOT NULL"),
-                Test::Absent => format!("\"{name}\" IS NULL"),
-            });
-        }
+        let (mut values, mut tests) = tests(table, &query.conditions)?;
+        let mut place = values.len();
         if let Some(after) = query.after {
             place += 1;
             values = values.and(after)?;
@@ -212,6 +200,35 @@ impl ReadModels for PostgresReadModels {
         let text = format!("{}{tests} ORDER BY \"key\" LIMIT ${}", select(table), place + 1);
         self.query(text, values, table).await
     }
+
+    async fn ranked(&self, query: &RankedQuery) -> PortResult<Vec<Row>> {
+        let (_, table) = table(self.0.tables, query.table)?;
+        column(table, query.by)?;
+        let (values, mut tests) = tests(table, &query.conditions)?;
+        let (by, place) = (query.by, values.len());
+        tests.push(format!("\"{by}\" <= ${}", place + 1));
+        let values = values.and(query.up_to)?.and(i64::from(query.limit))?;
+        let (tests, limit) = (tests.join(" AND "), place + 2);
+        let text = format!("{} WHERE {tests} ORDER BY \"{by}\", \"key\" LIMIT ${limit}", select(table));
+        self.query(text, values, table).await
+    }
+}
+
+/// The conditions in words of SQL, and their values.
+fn tests(table: &Table, conditions: &[(&'static str, Test)]) -> PortResult<(Values, Vec<String>)> {
+    let (mut values, mut tests) = (Values::default(), Vec::with_capacity(conditions.len()));
+    for (name, test) in conditions {
+        column(table, name)?;
+        tests.push(match test {
+            Test::Is(value) => {
+                values = bind(values, value)?;
+                format!("\"{name}\" = ${}", values.len())
+            }
+            Test::Present => format!("\"{name}\" IS NOT NULL"),
+            Test::Absent => format!("\"{name}\" IS NULL"),
+        });
+    }
+    Ok((values, tests))
 }
 
 fn bind(values: Values, value: &Value) -> PortResult<Values> {

@@ -89,7 +89,7 @@ pub(super) fn functions(tables: &[Table]) -> String {
         );
     }
     for (Table { name, .. }, column) in indexed(tables) {
-        let index = format!("{name}_by_{column}");
+        let index = format!("{name}_by_{}", column.name);
         let _written = writeln!(renames, "ALTER INDEX IF EXISTS \"rebuilt_{index}\" RENAME TO \"{index}\";");
     }
     let bodies = [

@@ -20,6 +20,11 @@ impl Values {
         self.0.add(value).map_err(|error| PortError::Content(error.to_string()))?;
         Ok(self)
     }
+
+    /// How many there are: the place of the last one.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
 }
 
 /// One array: the same of each item.

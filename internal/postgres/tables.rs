@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use eventsourcing::ports::{Column, ColumnType, PortError, PortResult, ReadModelSchema, Table};
+use eventsourcing::ports::{Column, ColumnType, Index, PortError, PortResult, ReadModelSchema, Table};
 use sqlx::AssertSqlSafe;
 
 use super::connect::Session;
@@ -39,7 +39,12 @@ fn describe(models: &ReadModelSchema) -> String {
         // Writing to a String does not fail.
         let _written = write!(text, " {}(", table.name);
         for (index, column) in table.columns.iter().enumerate() {
-            let (comma, indexed) = (if index == 0 { "" } else { "," }, if column.indexed { "*" } else { "" });
+            let comma = if index == 0 { "" } else { "," };
+            let indexed = match column.index {
+                Index::None => String::new(),
+                Index::All => "*".to_owned(),
+                Index::WhileAbsent(other) => format!("*no {other}"),
+            };
             let kind = match column.kind {
                 ColumnType::Integer => "integer",
                 ColumnType::Text => "text",
@@ -73,19 +78,23 @@ pub(super) fn create_tables(tables: &[Table], prefix: &str) -> String {
 /// The indexes of these tables.
 pub(super) fn create_indexes(tables: &[Table], prefix: &str) -> String {
     let mut sql = String::new();
-    for (Table { name, .. }, column) in indexed(tables) {
+    for (Table { name, .. }, Column { name: column, index, .. }) in indexed(tables) {
+        let only = match index {
+            Index::None | Index::All => String::new(),
+            Index::WhileAbsent(other) => format!(" WHERE \"{other}\" IS NULL"),
+        };
         let _written = writeln!(
             sql,
-            "CREATE INDEX \"{prefix}{name}_by_{column}\" ON \"{prefix}{name}\" (\"{column}\", \"key\");"
+            "CREATE INDEX \"{prefix}{name}_by_{column}\" ON \"{prefix}{name}\" (\"{column}\", \"key\"){only};"
         );
     }
     sql
 }
 
 /// The columns that have an index.
-pub(super) fn indexed(tables: &[Table]) -> impl Iterator<Item = (&Table, &'static str)> {
+pub(super) fn indexed(tables: &[Table]) -> impl Iterator<Item = (&Table, &'static Column)> {
     tables.iter().flat_map(|table| {
-        table.columns.iter().filter(|column| column.indexed).map(move |column| (table, column.name))
+        table.columns.iter().filter(|column| column.index != Index::None).map(move |column| (table, column))
     })
 }
 

@@ -18,6 +18,7 @@
 //! - [`settings`]: the settings of the distributed programs
 //! - [`shell`]: a client for the shell
 //! - [`stores`]: the embedded platform without its servers, for any context
+//! - [`story`]: tells one invoice's story, and lists what is stuck
 //! - [`verify`]: checks all that a platform has stored
 //! - [`signals`], [`supervise`], [`telemetry`]: stopping, dying, telling
 //! - [`terminal`]: what the clients know of the terminal that they print to
@@ -40,6 +41,7 @@ pub mod settings;
 pub mod shell;
 pub mod signals;
 pub mod stores;
+pub mod story;
 pub mod supervise;
 pub mod telemetry;
 pub mod terminal;

@@ -7,13 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use eventsourcing::partition::{Partition, Sequence};
+use eventsourcing::partition::{LogPosition, Partition, Sequence};
 use eventsourcing::ports::{BusTail, EventBus, PortError, PortResult, Publication};
 use eventsourcing::record::Record;
 use sqlx::sqlite::SqliteConnection;
 use uuid::Uuid;
 
-use super::log::{End, partition, read};
+use super::log::{End, partition, read, read_at};
 use super::platform::Shared;
 use super::sql::{Many, count, get, rounds, uuid};
 use super::writer::Job;
@@ -97,6 +97,19 @@ impl EventBus for SqliteBus {
                 let (shared, after) = (Arc::clone(&self.0), after.to_vec());
                 let reading = tokio::spawn(async move {
                     read(&shared, &shared.watchers, &after, limit, End::Relayed).await
+                });
+                reading.await.map_err(|error| PortError::Unavailable(error.to_string()))?
+            }
+        }
+    }
+
+    async fn records(&self, positions: &[LogPosition]) -> PortResult<Vec<Option<Arc<Record>>>> {
+        match self.1 {
+            For::Loops => read_at(&self.0, &self.0.readers, positions, End::Relayed).await,
+            For::Watchers => {
+                let (shared, positions) = (Arc::clone(&self.0), positions.to_vec());
+                let reading = tokio::spawn(async move {
+                    read_at(&shared, &shared.watchers, &positions, End::Relayed).await
                 });
                 reading.await.map_err(|error| PortError::Unavailable(error.to_string()))?
             }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use eventsourcing::environment::Timestamp;
 use eventsourcing::model::AggregateRef;
-use eventsourcing::partition::{Epoch, Partition, Sequence, Version};
+use eventsourcing::partition::{Epoch, LogPosition, Partition, Sequence, Version};
 use eventsourcing::ports::{
     Commit, EventLog, LoadRequest, Loaded, PartitionCommit, PartitionRow, PortResult, QueuePosition,
 };
@@ -30,6 +30,14 @@ static READ: Many = Many::new(
     3,
     ") AS v CROSS JOIN records AS r ON r.partition = v.column1 AND r.sequence > v.column2 AND r.sequence <= v.column3 \
      ORDER BY r.partition, r.sequence",
+);
+
+static READ_AT: Many = Many::new(
+    "SELECT r.partition, r.sequence, r.record_id, r.recorded_at, r.aggregate_type, r.aggregate_id, r.version, \
+     r.event_type, r.schema, r.data, r.command_id, r.correlation_id, r.causation_id, r.actor, r.traceparent, \
+     r.last_of_command FROM (VALUES ",
+    2,
+    ") AS v CROSS JOIN records AS r ON r.partition = v.column1 AND r.sequence = v.column2",
 );
 
 static ROWS: Many = Many::new(
@@ -139,6 +147,42 @@ pub(super) async fn read(
         }
     }
     Ok(found.items)
+}
+
+/// The records at positions, one answer a position, in order.
+pub(super) async fn read_at(
+    shared: &Shared,
+    readers: &SqlitePool,
+    positions: &[LogPosition],
+    end: End,
+) -> PortResult<Vec<Option<Arc<Record>>>> {
+    let marks = shared.memory.marks(readers).await?;
+    let is_there = |position: &&LogPosition| {
+        marks.get(usize::from(position.partition.index())).is_some_and(|marks| {
+            let last = match end {
+                End::Head => marks.head,
+                End::Relayed => marks.relayed,
+            };
+            position.sequence.get() <= last
+        })
+    };
+    let wanted: Vec<LogPosition> = positions.iter().filter(is_there).copied().collect();
+    if wanted.is_empty() {
+        return Ok(vec![None; positions.len()]);
+    }
+    let mut reader = readers.acquire().await.map_err(|error| port_error(&error))?;
+    let rows = READ_AT
+        .fetch(&mut reader, &wanted, |values, position| {
+            values.count(u64::from(position.partition.index()))?;
+            values.count(position.sequence.get())
+        })
+        .await?;
+    let mut found = BTreeMap::new();
+    for row in &rows {
+        let record = record(row)?;
+        found.insert(record.position(), Arc::new(record));
+    }
+    Ok(positions.iter().map(|position| found.get(position).cloned()).collect())
 }
 
 /// The columns of a record, in the order of [`READ`].

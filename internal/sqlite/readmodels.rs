@@ -11,8 +11,8 @@ use std::sync::Arc;
 use eventsourcing::environment::Doorbells;
 use eventsourcing::partition::{Deployment, Partition, Sequence};
 use eventsourcing::ports::{
-    Column, ColumnType, PortResult, Projected, ProjectionStep, ReadModelSchema, ReadModels, Row, RowQuery,
-    Table, Test, Value,
+    Column, ColumnType, Index, PortResult, Projected, ProjectionStep, RankedQuery, ReadModelSchema,
+    ReadModels, Row, RowQuery, Table, Test, Value,
 };
 use sqlx::sqlite::{SqliteConnection, SqlitePool, SqliteRow};
 
@@ -74,7 +74,12 @@ fn describe(models: &ReadModelSchema) -> String {
         // Writing to a String does not fail.
         let _written = write!(text, " {}(", table.name);
         for (index, column) in table.columns.iter().enumerate() {
-            let (comma, indexed) = (if index == 0 { "" } else { "," }, if column.indexed { "*" } else { "" });
+            let comma = if index == 0 { "" } else { "," };
+            let indexed = match column.index {
+                Index::None => String::new(),
+                Index::All => "*".to_owned(),
+                Index::WhileAbsent(other) => format!("*no {other}"),
+            };
             let _written = write!(text, "{comma}{} {}{indexed}", column.name, sql_type(column));
         }
         text.push(')');
@@ -85,7 +90,7 @@ fn describe(models: &ReadModelSchema) -> String {
 fn create(models: &ReadModelSchema) -> String {
     let mut sql = create_tables(models.tables, "");
     for table in models.tables {
-        for column in table.columns.iter().filter(|column| column.indexed) {
+        for column in table.columns.iter().filter(|column| column.index != Index::None) {
             sql.push_str(&create_index(table, column, "", &index_name(table, column)));
         }
     }
@@ -115,7 +120,11 @@ pub(super) fn index_name(table: &Table, column: &Column) -> String {
 
 /// An index over a column of a table whose name has this before it.
 pub(super) fn create_index(table: &Table, column: &Column, prefix: &str, name: &str) -> String {
-    format!("\nCREATE INDEX {name} ON {prefix}{} ({}, key);", table.name, column.name)
+    let only = match column.index {
+        Index::None | Index::All => String::new(),
+        Index::WhileAbsent(other) => format!(" WHERE {other} IS NULL"),
+    };
+    format!("\nCREATE INDEX {name} ON {prefix}{} ({}, key){only};", table.name, column.name)
 }
 
 /// The read models of one file.
@@ -204,18 +213,7 @@ impl ReadModels for SqliteReadModels {
     async fn rows(&self, query: &RowQuery) -> PortResult<Vec<Row>> {
         let (_, table) = table(self.0.tables, query.table)?;
         let mut values = Values::default();
-        let mut tests = Vec::new();
-        for (name, test) in &query.conditions {
-            column(table, name)?;
-            tests.push(match test {
-                Test::Is(value) => {
-                    bind(&mut values, value)?;
-                    format!("{name} = ?")
-                }
-                Test::Present => format!("{name} IS NOT NULL"),
-                Test::Absent => format!("{name} IS NULL"),
-            });
-        }
+        let mut tests = tests(&mut values, table, &query.conditions)?;
         if let Some(after) = query.after {
             values.uuid(after)?;
             tests.push("key > ?".to_owned());
@@ -225,6 +223,34 @@ impl ReadModels for SqliteReadModels {
         let text = format!("{}{tests} ORDER BY key LIMIT ?", select(table));
         self.query(text, values, table).await
     }
+
+    async fn ranked(&self, query: &RankedQuery) -> PortResult<Vec<Row>> {
+        let (_, table) = table(self.0.tables, query.table)?;
+        column(table, query.by)?;
+        let (mut values, by) = (Values::default(), query.by);
+        let mut tests = tests(&mut values, table, &query.conditions)?;
+        tests.push(format!("{by} <= ?"));
+        values.int(query.up_to)?;
+        values.count(u64::from(query.limit))?;
+        let text = format!("{} WHERE {} ORDER BY {by}, key LIMIT ?", select(table), tests.join(" AND "));
+        self.query(text, values, table).await
+    }
+}
+
+/// The conditions in words of SQL, and their values behind those that are there.
+fn tests(values: &mut Values, table: &Table, conditions: &[(&'static str, Test)]) -> PortResult<Vec<String>> {
+    let test = |(name, test): &(&'static str, Test)| {
+        column(table, name)?;
+        Ok(match test {
+            Test::Is(value) => {
+                bind(values, value)?;
+                format!("{name} = ?")
+            }
+            Test::Present => format!("{name} IS NOT NULL"),
+            Test::Absent => format!("{name} IS NULL"),
+        })
+    };
+    conditions.iter().map(test).collect()
 }
 
 fn select(table: &Table) -> String {

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use eventsourcing::partition::Partition;
-use eventsourcing::ports::{PortError, PortResult, Projected, ProjectionStep, Table};
+use eventsourcing::ports::{self, PortError, PortResult, Projected, ProjectionStep, Table};
 use eventsourcing::shadow::{Rebuildable, Shadow};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Executor as _};
@@ -129,7 +129,7 @@ impl Shadow for SqliteShadow {
 
     async fn index(&mut self) -> PortResult<()> {
         for table in self.shared.tables {
-            for column in table.columns.iter().filter(|column| column.indexed) {
+            for column in table.columns.iter().filter(|column| column.index != ports::Index::None) {
                 // An index cannot be renamed. That of the live table has one of two names, so this one has the other.
                 let name = index_name(table, column);
                 let other = format!("{name}_again");

@@ -200,6 +200,10 @@ fn show(audit: &mut Audit, table: &str, row: &Row) {
             message: text(2),
             log_partition: integer(3),
             log_sequence: integer(4),
+            invoice_id: uuid(5),
+            since: integer(6),
+            cause_partition: integer(7),
+            cause_sequence: integer(8),
         },
     });
 }

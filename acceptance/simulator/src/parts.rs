@@ -228,7 +228,7 @@ impl Store {
             | Call::CheckpointsAdvance
             | Call::ForeignPosition
             | Call::ForeignAdvance => Self::Log,
-            Call::BusTails | Call::BusPublish | Call::BusRead => Self::Bus,
+            Call::BusTails | Call::BusPublish | Call::BusRead | Call::BusRecords => Self::Bus,
             Call::ModelsCheckpoints | Call::ModelsApply | Call::ModelsRow | Call::ModelsRows => Self::Models,
             Call::LeasesRenew | Call::LeasesLeave => Self::Leases,
             Call::ForeignCreatedAt | Call::ForeignMessage | Call::ForeignRead => Self::Foreign,

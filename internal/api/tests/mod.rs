@@ -6,6 +6,7 @@ mod dead_letters;
 mod facts;
 mod queries;
 mod shelf;
+mod story;
 mod transport;
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -5,15 +5,20 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use domain::ids::{BidId, InvestorId, InvoiceId, IssuerId};
+use domain::story::{Stories, StoryView, StuckView};
 use domain::views::{
     BidFilter, BidView, CommandView, InvestorFilter, InvestorView, InvoiceFilter, InvoiceView, IssuerFilter,
     IssuerView, Page, Queries, QueryError,
 };
+use eventsourcing::environment::Timestamp;
 use eventsourcing::partition::LogPosition;
+use eventsourcing::ports::EventBus;
 use uuid::Uuid;
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shelf {
+    pub(super) stories: Arc<Mutex<BTreeMap<Uuid, StoryView>>>,
+    pub(super) stuck: Arc<Mutex<Vec<StuckView>>>,
     pub(super) issuers: Arc<Mutex<BTreeMap<Uuid, IssuerView>>>,
     pub(super) commands: Arc<Mutex<BTreeMap<Uuid, CommandView>>>,
     /// Whether the projection has seen everything.
@@ -66,5 +71,25 @@ impl Queries for Shelf {
     async fn seen(&self, _: &[LogPosition]) -> Result<bool, QueryError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         Ok(self.seen.load(Ordering::SeqCst))
+    }
+}
+
+impl Stories for Shelf {
+    async fn story<B: EventBus>(
+        &self,
+        _: &B,
+        invoice_id: InvoiceId,
+    ) -> Result<Option<StoryView>, QueryError> {
+        Ok(self.stories.lock().unwrap().get(&invoice_id.as_uuid()).cloned())
+    }
+
+    async fn stuck<B: EventBus>(
+        &self,
+        _: &B,
+        up_to: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<StuckView>, QueryError> {
+        let stuck = self.stuck.lock().unwrap();
+        Ok(stuck.iter().filter(|step| step.since <= up_to).take(limit as usize).cloned().collect())
     }
 }

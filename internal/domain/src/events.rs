@@ -8,6 +8,7 @@ use eventsourcing::model::{DecodeError, EncodedEvent};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::ids::InvoiceId;
 use crate::investor::InvestorEvent;
 use crate::invoice::InvoiceEvent;
 use crate::issuer::IssuerEvent;
@@ -69,6 +70,28 @@ impl Event {
                 InvoiceEvent::InvoiceApproved(_) => ("InvoiceApproved", 1),
                 InvoiceEvent::InvoiceReversed(_) => ("InvoiceReversed", 1),
             },
+        }
+    }
+
+    /// The name of the command that brings it about.
+    #[must_use]
+    pub const fn method(&self) -> &'static str {
+        match self {
+            Self::Issuer(event) => match event {
+                IssuerEvent::IssuerCreated(_) => "CreateIssuer",
+            },
+            Self::Investor(event) => event.method(),
+            Self::Invoice(event) => event.method(),
+        }
+    }
+
+    /// The invoice that it is about, where it is about one.
+    #[must_use]
+    pub const fn invoice_id(&self) -> Option<InvoiceId> {
+        match self {
+            Self::Issuer(_) => None,
+            Self::Investor(event) => event.invoice_id(),
+            Self::Invoice(event) => Some(event.invoice_id()),
         }
     }
 

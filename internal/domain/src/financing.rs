@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::events::Event;
+use crate::ids::InvoiceId;
 use crate::investor::{Investor, InvestorCommand};
 use crate::invoice::{Invoice, InvoiceCommand};
 use crate::issuer::{Issuer, IssuerCommand};
@@ -40,6 +41,18 @@ pub enum State {
     Investor(Investor),
     /// An invoice's.
     Invoice(Invoice),
+}
+
+impl Command {
+    /// The invoice that it is about, where it is about one.
+    #[must_use]
+    pub const fn invoice_id(&self) -> Option<InvoiceId> {
+        match self {
+            Self::Issuer(_) => None,
+            Self::Investor(command) => command.invoice_id(),
+            Self::Invoice(command) => Some(command.invoice_id()),
+        }
+    }
 }
 
 impl From<IssuerCommand> for Command {

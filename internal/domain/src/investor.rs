@@ -315,6 +315,30 @@ impl Account {
     }
 }
 
+impl InvestorEvent {
+    /// The name of the command that brings it about.
+    #[must_use]
+    pub const fn method(&self) -> &'static str {
+        match self {
+            Self::InvestorCreated(_) | Self::InvestorFundsAdded(_) => "CreateInvestor",
+            Self::BidOnInvoicePlaced(_) => "BidOnInvoice",
+            Self::InvestorFundsReleased(_) => "ReleaseFunds",
+            Self::InvestorFundsCommitted(_) => "CommitFunds",
+        }
+    }
+
+    /// The invoice that it is about, where it is about one.
+    #[must_use]
+    pub const fn invoice_id(&self) -> Option<InvoiceId> {
+        match self {
+            Self::InvestorCreated(_) | Self::InvestorFundsAdded(_) => None,
+            Self::BidOnInvoicePlaced(event) => Some(event.invoice_id),
+            Self::InvestorFundsReleased(event) => Some(event.invoice_id),
+            Self::InvestorFundsCommitted(event) => Some(event.invoice_id),
+        }
+    }
+}
+
 impl InvestorCommand {
     /// The command's name.
     #[must_use]
@@ -337,6 +361,17 @@ impl InvestorCommand {
             Self::CommitFunds(command) => command.investor_id,
         };
         investor_id.aggregate()
+    }
+
+    /// The invoice that it is about, where it is about one.
+    #[must_use]
+    pub const fn invoice_id(&self) -> Option<InvoiceId> {
+        match self {
+            Self::CreateInvestor(_) => None,
+            Self::BidOnInvoice(command) => Some(command.invoice_id),
+            Self::ReleaseFunds(command) => Some(command.invoice_id),
+            Self::CommitFunds(command) => Some(command.invoice_id),
+        }
     }
 
     /// The other aggregates whose existence matters to it: none. Whether there is the invoice that a bid is on is

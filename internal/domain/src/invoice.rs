@@ -256,6 +256,31 @@ impl Invoice {
     }
 }
 
+impl InvoiceEvent {
+    /// The name of the command that brings it about.
+    #[must_use]
+    pub const fn method(&self) -> &'static str {
+        match self {
+            Self::InvoiceCreated(_) => "SellInvoice",
+            Self::InvoiceFinanced(_) | Self::BidOnInvoiceRejected(_) => "ProcessBid",
+            Self::InvoiceApproved(_) => "ApproveFinancing",
+            Self::InvoiceReversed(_) => "ReverseFinancing",
+        }
+    }
+
+    /// The invoice that it is about.
+    #[must_use]
+    pub const fn invoice_id(&self) -> InvoiceId {
+        match self {
+            Self::InvoiceCreated(event) => event.invoice_id,
+            Self::InvoiceFinanced(event) => event.invoice_id,
+            Self::BidOnInvoiceRejected(event) => event.invoice_id,
+            Self::InvoiceApproved(event) => event.invoice_id,
+            Self::InvoiceReversed(event) => event.invoice_id,
+        }
+    }
+}
+
 impl InvoiceCommand {
     /// The command's name.
     #[must_use]
@@ -270,14 +295,19 @@ impl InvoiceCommand {
 
     /// The invoice that it changes.
     #[must_use]
-    pub const fn target(&self) -> AggregateRef {
-        let invoice_id = match self {
+    pub const fn invoice_id(&self) -> InvoiceId {
+        match self {
             Self::SellInvoice(command) => command.invoice_id,
             Self::ProcessBid(command) => command.invoice_id,
             Self::ApproveFinancing(command) => command.invoice_id,
             Self::ReverseFinancing(command) => command.invoice_id,
-        };
-        invoice_id.aggregate()
+        }
+    }
+
+    /// The same as an aggregate.
+    #[must_use]
+    pub const fn target(&self) -> AggregateRef {
+        self.invoice_id().aggregate()
     }
 
     /// The other aggregates whose existence matters to it: nobody sells without being an issuer.

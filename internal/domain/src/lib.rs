@@ -13,6 +13,7 @@
 //! - [`financing`]: the bounded context as the kernel sees it
 //! - [`saga`]: what follows from what
 //! - [`integration`]: what arrives from the Registering context
+//! - [`story`]: the words of one invoice's story, from cause to effect
 //! - [`views`]: the words of the read side, and the port through which it is asked
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
@@ -31,4 +32,5 @@ pub mod name;
 pub mod refusal;
 pub mod reservation;
 pub mod saga;
+pub mod story;
 pub mod views;

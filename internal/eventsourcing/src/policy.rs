@@ -22,6 +22,27 @@ use crate::relayer::{by_partition, gap_free};
 use crate::rotation::Rotation;
 use crate::turn::{Progress, Trouble, Turn};
 
+/// What precedes a policy's declared name where it acts.
+const ACTOR: &str = "policy:";
+
+/// The id of the command that a policy derives from a record.
+#[must_use]
+pub fn derived_command_id(record_id: Uuid, policy: &str) -> Uuid {
+    Uuid::new_v5(&record_id, policy.as_bytes())
+}
+
+/// Who sends the commands of a policy.
+#[must_use]
+pub fn actor(policy: &str) -> String {
+    format!("{ACTOR}{policy}")
+}
+
+/// The declared name of the policy that sends commands as this actor; `None` where it is no policy.
+#[must_use]
+pub fn policy_of(actor: &str) -> Option<&str> {
+    actor.strip_prefix(ACTOR)
+}
+
 /// Records read from the bus at once.
 const BATCH: usize = 512;
 
@@ -105,12 +126,11 @@ where
             gathering.letter(DeadLetter::Command(Arc::clone(record)));
         }
         let Some((policy, command)) = self.policies.react(&entry) else { return Ok(()) };
-        let mut command_id = Uuid::new_v5(&record.record_id, policy.as_bytes());
+        let mut command_id = derived_command_id(record.record_id, policy);
         if planted(Mutant::RandomPolicyIds) {
             command_id = Uuid::new_v5(&command_id, &chance().to_be_bytes());
         }
-        let mut envelope =
-            Envelope::first::<M>(command_id, format!("policy:{policy}"), &command).map_err(malformed)?;
+        let mut envelope = Envelope::first::<M>(command_id, actor(policy), &command).map_err(malformed)?;
         if !planted(Mutant::CorrelationOfItsOwn) {
             envelope.correlation_id = record.correlation_id;
         }

@@ -535,6 +535,13 @@ pub trait EventBus: Send + Sync + 'static {
         after: &[(Partition, Sequence)],
         limit: usize,
     ) -> impl Future<Output = PortResult<Vec<Arc<Record>>>> + Send;
+
+    /// The published records at these positions, one answer a position, in order; `None` where the stream has none there
+    /// (yet). For whoever knows what to look for: nothing is proven by it.
+    fn records(
+        &self,
+        positions: &[LogPosition],
+    ) -> impl Future<Output = PortResult<Vec<Option<Arc<Record>>>>> + Send;
 }
 
 // ---------------------------------------------------------------------------------------- read models
@@ -557,8 +564,20 @@ pub struct Column {
     pub name: &'static str,
     /// Its type.
     pub kind: ColumnType,
-    /// Whether lists are filtered by it.
-    pub indexed: bool,
+    /// How rows are found by it.
+    pub index: Index,
+}
+
+/// How a store finds rows by a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Index {
+    /// By looking at every row: nobody asks.
+    None,
+    /// Lists are filtered by it.
+    All,
+    /// Rows are listed in its order while they have no value in this other column. The index holds only those, so it
+    /// stays small where a row soon gets that value.
+    WhileAbsent(&'static str),
 }
 
 /// A read model's table: rows under a UUID.
@@ -677,6 +696,22 @@ pub struct RowQuery {
     pub limit: u32,
 }
 
+/// Rows of one table in the order of an integer column.
+#[derive(Debug, Clone)]
+pub struct RankedQuery {
+    /// The table.
+    pub table: &'static str,
+    /// All of these hold.
+    pub conditions: Vec<(&'static str, Test)>,
+    /// The column: the least comes first, and where it is the same the order is that of the keys. Rows without a value are
+    /// not listed.
+    pub by: &'static str,
+    /// Only rows where that column is at most this.
+    pub up_to: i64,
+    /// At most this many.
+    pub limit: u32,
+}
+
 /// A row as it is read: the value of each of the table's columns, in the table's order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
@@ -703,4 +738,7 @@ pub trait ReadModels: Send + Sync + 'static {
 
     /// The rows that a query asks for, in the order of their keys.
     fn rows(&self, query: &RowQuery) -> impl Future<Output = PortResult<Vec<Row>>> + Send;
+
+    /// The rows that a query asks for, in the order of a column.
+    fn ranked(&self, query: &RankedQuery) -> impl Future<Output = PortResult<Vec<Row>>> + Send;
 }

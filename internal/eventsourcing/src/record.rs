@@ -116,6 +116,19 @@ impl Record {
         self.parse().map(Some)
     }
 
+    /// The command that died, where it could be read; `None` for a record of anything else. What was no command when it
+    /// died stays none, whatever later releases can read: what is derived from a log is the same whoever derives it.
+    #[must_use]
+    pub fn dead_command<M: Model>(&self) -> Option<M::Command> {
+        let dead = self.dead_letter().ok().flatten()?;
+        match dead.reason {
+            DeathReason::Undecodable => None,
+            DeathReason::WrongPartition | DeathReason::Unstorable => {
+                serde_json::from_str(dead.command?.get()).ok()
+            }
+        }
+    }
+
     /// What a CommandRefused record says of the reason, without knowing the context's types.
     ///
     /// # Errors

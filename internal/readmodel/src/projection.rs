@@ -4,13 +4,16 @@
 
 use domain::events::Event;
 use domain::financing::{Command, Financing};
+use domain::ids::InvoiceId;
 use domain::investor::InvestorEvent;
 use domain::invoice::{InvoiceEvent, InvoiceStatus};
 use domain::issuer::IssuerEvent;
 use domain::money::Amount;
 use domain::reservation::ReleaseKind;
-use eventsourcing::model::{Entry, Projection};
+use domain::saga::Saga;
+use eventsourcing::model::{Entry, Policies as _, Projection};
 use eventsourcing::mutants::{Mutant, planted};
+use eventsourcing::policy::{derived_command_id, policy_of};
 use eventsourcing::ports::{RowChange, Table, Value};
 use eventsourcing::record::Record;
 use uuid::Uuid;
@@ -30,8 +33,11 @@ impl Projection<Financing> for FinancingProjection {
         };
         // A command's row is there when all of its facts are.
         if record.last_of_command {
-            changes.push(outcome(record, entry));
+            let row = outcome(record, entry);
+            // A policy's command says what it is about where its cause is.
+            changes.push(if is_derived(record) { row } else { about(row, record, concerned(record, entry)) });
         }
+        changes.extend(expected(record, entry));
         changes
     }
 }
@@ -180,11 +186,50 @@ fn status(invoice_id: Uuid, status: InvoiceStatus) -> RowChange {
     change(INVOICES, invoice_id).text("status", status.code())
 }
 
+/// Whether the record's command is one that [`expected`] names where its cause is projected.
+fn is_derived(record: &Record) -> bool {
+    policy_of(&record.actor)
+        .is_some_and(|policy| derived_command_id(record.causation_id, policy) == record.command_id)
+}
+
+/// The invoice that a record is about, where it is about one.
+fn concerned(record: &Record, entry: &Entry<Financing>) -> Option<InvoiceId> {
+    match entry {
+        Entry::Fact(event) => event.invoice_id(),
+        Entry::Refused { command, .. } | Entry::Unchanged { command } => command.invoice_id(),
+        Entry::Dead => record.dead_command::<Financing>()?.invoice_id(),
+        // It is about a letter.
+        Entry::Discarded => None,
+    }
+}
+
+/// What follows from the record by a policy: the command that is expected from now on.
+fn expected(record: &Record, entry: &Entry<Financing>) -> Option<RowChange> {
+    let (policy, command) = Saga.react(entry)?;
+    let row = change(COMMANDS, derived_command_id(record.record_id, policy))
+        .integer("cause_partition", i64::from(record.partition.index()))
+        .integer("cause_sequence", signed(record.sequence.get()));
+    Some(about(row, record, command.invoice_id()))
+}
+
+fn about(row: RowChange, record: &Record, invoice_id: Option<InvoiceId>) -> RowChange {
+    match invoice_id {
+        Some(invoice_id) => row
+            .uuid("invoice_id", invoice_id.as_uuid())
+            .integer("since", signed(record.recorded_at.as_micros())),
+        None => row,
+    }
+}
+
+/// What counts records or microseconds never comes near the limits of the type.
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 fn outcome(record: &Record, entry: &Entry<Financing>) -> RowChange {
     let row = change(COMMANDS, record.command_id)
         .integer("log_partition", i64::from(record.partition.index()))
-        // A sequence counts records: it never comes near the limits of the type.
-        .integer("log_sequence", i64::try_from(record.sequence.get()).unwrap_or(i64::MAX));
+        .integer("log_sequence", signed(record.sequence.get()));
     match entry {
         Entry::Fact(_) | Entry::Discarded => row.text("state", state::APPLIED),
         Entry::Unchanged { .. } => row.text("state", state::UNCHANGED),

@@ -20,7 +20,7 @@ use crate::tables::{BIDS, COMMANDS, INVESTORS, INVOICES, ISSUERS, settlement, ve
 
 /// The queries, over a store of read models.
 #[derive(Debug, Clone)]
-pub struct ReadModelQueries<S>(S);
+pub struct ReadModelQueries<S>(pub(crate) S);
 
 impl<S: ReadModels> ReadModelQueries<S> {
     /// Over this store.
@@ -48,7 +48,7 @@ impl<S: ReadModels> ReadModelQueries<S> {
 
 type Read<T> = fn(&Fields<'_>) -> Result<Option<T>, QueryError>;
 
-fn failed(error: PortError) -> QueryError {
+pub(crate) fn failed(error: PortError) -> QueryError {
     match error {
         PortError::Unavailable(reason) | PortError::Conflict(reason) | PortError::Full(reason) => {
             QueryError::Unavailable(reason)
@@ -58,41 +58,54 @@ fn failed(error: PortError) -> QueryError {
 }
 
 /// A row's values by the names of their columns.
-struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     table: &'static str,
-    key: Uuid,
+    pub(crate) key: Uuid,
     values: BTreeMap<&'static str, &'a Value>,
 }
 
 impl<'a> Fields<'a> {
-    fn of(table: Table, row: &'a Row) -> Self {
+    pub(crate) fn of(table: Table, row: &'a Row) -> Self {
         let names = table.columns.iter().map(|column| column.name);
         let values = names.zip(&row.values).filter_map(|(name, value)| Some((name, value.as_ref()?)));
         Self { table: table.name, key: row.key, values: values.collect() }
     }
 
-    fn wrong(&self, column: &str) -> QueryError {
+    pub(crate) fn wrong(&self, column: &str) -> QueryError {
         QueryError::Corrupt(format!("{} {}: column {column} is missing or wrong", self.table, self.key))
     }
 
-    fn has(&self, column: &str) -> bool {
+    pub(crate) fn has(&self, column: &str) -> bool {
         self.values.contains_key(column)
     }
 
-    fn optional_text(&self, column: &str) -> Option<&'a str> {
+    pub(crate) fn optional_text(&self, column: &str) -> Option<&'a str> {
         self.values.get(column)?.text()
     }
 
-    fn text(&self, column: &str) -> Result<&'a str, QueryError> {
+    pub(crate) fn text(&self, column: &str) -> Result<&'a str, QueryError> {
         self.optional_text(column).ok_or_else(|| self.wrong(column))
     }
 
-    fn uuid(&self, column: &str) -> Result<Uuid, QueryError> {
+    pub(crate) fn uuid(&self, column: &str) -> Result<Uuid, QueryError> {
         self.values.get(column).and_then(|value| value.uuid()).ok_or_else(|| self.wrong(column))
     }
 
-    fn integer(&self, column: &str) -> Result<i64, QueryError> {
+    pub(crate) fn integer(&self, column: &str) -> Result<i64, QueryError> {
         self.values.get(column).and_then(|value| value.integer()).ok_or_else(|| self.wrong(column))
+    }
+
+    /// A position in the log, in two columns.
+    pub(crate) fn position(
+        &self,
+        partition: &'static str,
+        sequence: &'static str,
+    ) -> Result<LogPosition, QueryError> {
+        let (index, count) = (self.integer(partition)?, self.integer(sequence)?);
+        Ok(LogPosition {
+            partition: Partition::from_index(u16::try_from(index).map_err(|_| self.wrong(partition))?),
+            sequence: Sequence::new(u64::try_from(count).map_err(|_| self.wrong(sequence))?),
+        })
     }
 
     fn currency(&self) -> Result<Currency, QueryError> {
@@ -167,18 +180,17 @@ fn bid(row: &Fields<'_>) -> Result<Option<BidView>, QueryError> {
     }))
 }
 
+/// `None` for a policy's command that has no outcome yet.
 fn command(row: &Fields<'_>) -> Result<Option<CommandView>, QueryError> {
-    let partition = u16::try_from(row.integer("log_partition")?).map_err(|_| row.wrong("log_partition"))?;
-    let sequence = u64::try_from(row.integer("log_sequence")?).map_err(|_| row.wrong("log_sequence"))?;
+    if !row.has("state") {
+        return Ok(None);
+    }
     Ok(Some(CommandView {
         id: row.key,
         state: CommandState::parse(row.text("state")?).ok_or_else(|| row.wrong("state"))?,
         reason: row.optional_text("reason").map(ToOwned::to_owned),
         message: row.optional_text("message").map(ToOwned::to_owned),
-        position: LogPosition {
-            partition: Partition::from_index(partition),
-            sequence: Sequence::new(sequence),
-        },
+        position: row.position("log_partition", "log_sequence")?,
     }))
 }
 

@@ -3,17 +3,17 @@
 //! The rule this module protects: every column is written from the facts of one partition only, so that the order in
 //! which partitions are projected makes no difference. What joins partitions is computed when it is read.
 
-use eventsourcing::ports::{Column, ColumnType, Table};
+use eventsourcing::ports::{Column, ColumnType, Index, Table};
 
 /// The version of all tables together: another one means that the read models have to be built anew.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 const fn column(name: &'static str, kind: ColumnType) -> Column {
-    Column { name, kind, indexed: false }
+    Column { name, kind, index: Index::None }
 }
 
 const fn indexed(name: &'static str, kind: ColumnType) -> Column {
-    Column { name, kind, indexed: true }
+    Column { name, kind, index: Index::All }
 }
 
 /// Issuers, by their id.
@@ -60,7 +60,12 @@ pub const BIDS: Table = Table {
     ],
 };
 
-/// Outcomes, by the command's id.
+/// Commands, by their id. The outcome (`state` to `log_sequence`) comes from the partition of the command's aggregate. What a
+/// policy's command is about comes from its cause's partition, from the moment that the cause is projected; so a row may for
+/// a while have only one half, and one without `state` is a step of a saga that has not been taken.
+///
+/// `invoice_id` and `since` come with the cause of a policy's command, and with the outcome of any other that is about an
+/// invoice. `since` is when that was, in microseconds since the Unix epoch.
 pub const COMMANDS: Table = Table {
     name: "commands",
     columns: &[
@@ -69,6 +74,10 @@ pub const COMMANDS: Table = Table {
         column("message", ColumnType::Text),
         column("log_partition", ColumnType::Integer),
         column("log_sequence", ColumnType::Integer),
+        indexed("invoice_id", ColumnType::Uuid),
+        Column { name: "since", kind: ColumnType::Integer, index: Index::WhileAbsent("state") },
+        column("cause_partition", ColumnType::Integer),
+        column("cause_sequence", ColumnType::Integer),
     ],
 };
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use eventsourcing::partition::{Partition, Sequence};
 use eventsourcing::ports::{
     Commit, EventLog, LoadRequest, Loaded, PartitionCommit, PartitionRow, PortResult, Projected,
-    ProjectionStep, ReadModels, Row, RowQuery,
+    ProjectionStep, RankedQuery, ReadModels, Row, RowQuery,
 };
 use eventsourcing::record::Record;
 use uuid::Uuid;
@@ -74,5 +74,9 @@ impl<S: ReadModels> ReadModels for Announcing<S> {
 
     async fn rows(&self, query: &RowQuery) -> PortResult<Vec<Row>> {
         self.store.rows(query).await
+    }
+
+    async fn ranked(&self, query: &RankedQuery) -> PortResult<Vec<Row>> {
+        self.store.ranked(query).await
     }
 }

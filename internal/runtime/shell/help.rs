@@ -18,7 +18,7 @@ pub const HEALTH_EXAMPLES: &str = "Examples:\n  financing health 127.0.0.1:8080 
 const GROUPS: &[(&str, &[&str])] = &[
     ("A first look", &["demo"]),
     ("Doing business", &["sell", "bid", "approve", "reverse"]),
-    ("Looking", &["invoices", "investors", "issuers", "bids", "show", "command", "watch"]),
+    ("Looking", &["invoices", "investors", "issuers", "bids", "show", "command", "watch", "story", "stuck"]),
     ("The shell", &["completions"]),
     ("Running the platform", &[]),
 ];

@@ -25,6 +25,7 @@ use super::dead::{self, DeadCommand};
 use super::demo::{self, DemoArguments};
 use super::distributed::operations::{self, MigrateArguments, QueueCommand};
 use super::rebuild::{self, RebuildArguments};
+use super::story::{self, StoryArguments, StuckArguments};
 use super::verify::{self, VerifyArguments};
 
 pub mod acts;
@@ -109,6 +110,10 @@ pub enum ShellCommand {
     /// Show an issuer, an investor, an invoice, or a bid
     #[command(subcommand)]
     Show(ShowCommand),
+    /// Tell the story of one invoice: who caused what, when, and what comes next
+    Story(StoryArguments),
+    /// List the steps of sagas that should have been taken and were not: exits with 3 when there are some
+    Stuck(StuckArguments),
     /// Show what became of a command
     Command(CommandArguments),
     /// Watch an invoice or a bid until it settles
@@ -157,6 +162,8 @@ pub async fn run(command: ShellCommand) -> Result<String, ClientError> {
         ShellCommand::Show(show) => show::run(show).await,
         ShellCommand::Command(arguments) => outcome::run(arguments).await,
         ShellCommand::Watch(arguments) => watch::run(arguments).await,
+        ShellCommand::Story(arguments) => return story::story(arguments).await,
+        ShellCommand::Stuck(arguments) => return story::stuck(arguments).await,
         ShellCommand::Demo(arguments) => return demo::run(arguments).await,
         ShellCommand::Completions(arguments) => return Ok(completions::run(&arguments)),
         ShellCommand::Health { address } => return operations::health(&address).await,

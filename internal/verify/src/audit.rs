@@ -6,7 +6,7 @@
 use uuid::Uuid;
 
 use crate::breach::{About, Breaches, Invariant, Tier};
-use crate::commands::{Commands, Queued, words};
+use crate::commands::{Asked, Commands, Concern, Queued, words};
 use crate::facts::{Fact, Outcome};
 use crate::fold::{At, Fold};
 use crate::hash::{Map, Set, digest};
@@ -15,7 +15,7 @@ use crate::letters::Letters;
 use crate::readmodels::{self, Row};
 use crate::record::{Kind, Place, Position, Record};
 use crate::report::{Counts, DeadLetter, LetterState, Outcomes};
-use crate::saga::{Cause, Effect, Ending, Links, Saga};
+use crate::saga::{Cause, Effect, Ending, Links, Policy, Saga};
 use crate::snapshot::Snapshot;
 
 /// When the end of the bus was looked at: a running platform goes on meanwhile.
@@ -188,16 +188,16 @@ impl Audit {
 
         let mut at =
             At { place, version: record.version.unwrap_or_default(), shown, breaches: &mut self.breaches };
-        let (links, ending, words) = if record.version.is_some() {
+        let (links, ending, words, invoice) = if record.version.is_some() {
             self.counts.facts = self.counts.facts.saturating_add(1);
-            let links = match Fact::read(record.event_type, record.schema, record.payload) {
-                Ok(fact) => self.fold.apply(&mut at, &fact),
+            let (links, invoice) = match Fact::read(record.event_type, record.schema, record.payload) {
+                Ok(fact) => (self.fold.apply(&mut at, &fact), fact.invoice()),
                 Err(error) => {
                     at.breaches.add(Tier::Log, Invariant::Form, place, error);
-                    Links::FIRST
+                    (Links::FIRST, None)
                 }
             };
-            (links, Ending::Applied, 0)
+            (links, Ending::Applied, 0, invoice)
         } else {
             outcome(&mut self.fold, &mut at, record, &mut self.dead, &mut self.letters)
         };
@@ -210,9 +210,18 @@ impl Audit {
         if !discarded {
             self.link(record, place, &links, ending);
         }
+        if let Some((policy, step)) = links.reaction.filter(|_| shown) {
+            let about = Concern { invoice: step.invoice, since: record.recorded_at };
+            let asked = Asked { cause: place, about, row_seen: false };
+            self.commands.asked.entry(policy.command_id(record.record_id)).or_insert(asked);
+        }
         if record.command_last {
             self.count(ending);
-            self.commands.ended(record.command_id, place, (ending, words), &mut self.breaches);
+            // What a policy's command is about is shown where its cause is.
+            let derived = Policy::derived(record.command_id, record.causation_id, record.actor);
+            let about = invoice.filter(|_| !derived);
+            let about = about.map(|invoice| Concern { invoice, since: record.recorded_at });
+            self.commands.ended(record.command_id, place, (ending, words), about, &mut self.breaches);
         }
         if !self.snapshots.is_empty() {
             self.compare_snapshot(record, place);
@@ -390,33 +399,35 @@ fn outcome(
     record: &Record<'_>,
     dead: &mut Vec<(Uuid, DeadLetter)>,
     letters: &mut Letters,
-) -> (Links, Ending, u64) {
+) -> (Links, Ending, u64, Option<Uuid>) {
     match Outcome::read(record.event_type, record.schema, record.payload) {
         Ok(Outcome::Refused(refused)) => {
             let words = words(&refused.reason, &refused.message);
-            (fold.refused(at, &refused), Ending::Refused, words)
+            (fold.refused(at, &refused), Ending::Refused, words, refused.command.invoice())
         }
-        Ok(Outcome::Unchanged(unchanged)) => (fold.unchanged(at, &unchanged), Ending::Unchanged, 0),
+        Ok(Outcome::Unchanged(unchanged)) => {
+            (fold.unchanged(at, &unchanged), Ending::Unchanged, 0, unchanged.command.invoice())
+        }
         Ok(Outcome::Dead(letter)) => {
             let words = words(&letter.reason, &letter.message);
             letters.died(record, at.place);
-            let letter = DeadLetter {
+            let dead_letter = DeadLetter {
                 position: at.place.position,
                 command_id: record.command_id,
                 bid_id: None,
                 state: LetterState::Open,
                 what: format!("{}: {}", letter.reason, letter.message),
             };
-            dead.push((record.record_id, letter));
-            (Links::FIRST, Ending::Dead, words)
+            dead.push((record.record_id, dead_letter));
+            (Links::FIRST, Ending::Dead, words, letter.invoice())
         }
         Ok(Outcome::Discarded(discarded)) => {
             letters.discarded(record, at.place, &discarded, at.breaches);
-            (Links::FIRST, Ending::Applied, 0)
+            (Links::FIRST, Ending::Applied, 0, None)
         }
         Err(error) => {
             at.breaches.add(Tier::Log, Invariant::Form, at.place, error);
-            (Links::FIRST, Ending::Applied, 0)
+            (Links::FIRST, Ending::Applied, 0, None)
         }
     }
 }

@@ -19,7 +19,25 @@ pub(crate) struct Done {
     pub(crate) ending: Ending,
     /// A digest of reason and message; zero where there is none.
     pub(crate) words: u64,
+    /// What the read models show of it beside its outcome, where that does not come with its cause.
+    pub(crate) about: Option<Concern>,
     pub(crate) inbox_seen: bool,
+    pub(crate) row_seen: bool,
+}
+
+/// The invoice that a command is about, and since when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Concern {
+    pub(crate) invoice: Uuid,
+    /// In microseconds since the Unix epoch.
+    pub(crate) since: u64,
+}
+
+/// A command that follows from a record which the read models have seen: they show it from then on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    pub(crate) cause: Place,
+    pub(crate) about: Concern,
     pub(crate) row_seen: bool,
 }
 
@@ -41,6 +59,8 @@ const ADOPT: &str = "`financing queue adopt` accepts what is there";
 #[derive(Debug, Default)]
 pub(crate) struct Commands {
     pub(crate) done: Map<Uuid, Done>,
+    /// What follows from the records that the read models have seen.
+    pub(crate) asked: Map<Uuid, Asked>,
     pub(crate) queued: Map<Uuid, Queued>,
     /// The first command of each message, by partition and message.
     pub(crate) firsts: Map<(u16, u64), Uuid>,
@@ -54,6 +74,7 @@ pub(crate) struct Commands {
 impl Commands {
     pub(crate) fn clear(&mut self) {
         self.done.clear();
+        self.asked.clear();
         self.queued.clear();
         self.firsts.clear();
         self.created_at = Seen::NobodyLooked;
@@ -66,10 +87,11 @@ impl Commands {
         command_id: Uuid,
         place: Place,
         (ending, words): (Ending, u64),
+        about: Option<Concern>,
         breaches: &mut Breaches,
     ) {
         let position = place.position;
-        let done = Done { position, ending, words, inbox_seen: false, row_seen: false };
+        let done = Done { position, ending, words, about, inbox_seen: false, row_seen: false };
         if let Some(first) = self.done.insert(command_id, done) {
             let what = format!("command {command_id} has a second outcome, after {}", first.position);
             breaches.rule(Invariant::I2, place, what);

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::money::{Amount, Currency, Money};
@@ -167,6 +168,21 @@ fn json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
     serde_json::from_str(text).map_err(|error| format!("its data cannot be read: {error}"))
 }
 
+impl Fact<'_> {
+    /// The invoice that it is about, where it is about one.
+    pub(crate) const fn invoice(&self) -> Option<Uuid> {
+        match self {
+            Self::IssuerCreated(_) | Self::InvestorCreated(_) | Self::FundsAdded(_) => None,
+            Self::BidPlaced(fact) => Some(fact.invoice_id),
+            Self::Released(fact) => Some(fact.invoice_id),
+            Self::Committed(fact) => Some(fact.invoice_id),
+            Self::InvoiceCreated(fact) => Some(fact.invoice_id),
+            Self::BidRejected(fact) => Some(fact.invoice_id),
+            Self::Financed(fact) | Self::Approved(fact) | Self::Reversed(fact) => Some(fact.invoice_id),
+        }
+    }
+}
+
 impl<'a> Fact<'a> {
     /// Every event in every version that was ever written.
     pub(crate) fn read(event_type: &str, schema: u16, data: &'a str) -> Result<Self, String> {
@@ -243,6 +259,27 @@ pub(crate) enum Command<'a> {
 }
 
 impl Command<'_> {
+    /// The invoice that it is about, where it is about one.
+    pub(crate) const fn invoice(&self) -> Option<Uuid> {
+        match self {
+            Self::Issuer(_) => None,
+            Self::Investor(command) => match command {
+                InvestorCommand::CreateInvestor(_) => None,
+                InvestorCommand::BidOnInvoice(offer) | InvestorCommand::CommitFunds(offer) => {
+                    Some(offer.invoice_id)
+                }
+                InvestorCommand::ReleaseFunds(command) => Some(command.invoice_id),
+            },
+            Self::Invoice(command) => match command {
+                InvoiceCommand::SellInvoice(sale) => Some(sale.invoice_id),
+                InvoiceCommand::ProcessBid(offer) => Some(offer.invoice_id),
+                InvoiceCommand::ApproveFinancing(command) | InvoiceCommand::ReverseFinancing(command) => {
+                    Some(command.invoice_id)
+                }
+            },
+        }
+    }
+
     /// Its name, and the aggregate that it is for.
     pub(crate) fn target(&self) -> (&'static str, Uuid) {
         match self {
@@ -300,8 +337,8 @@ pub(crate) struct Dead<'a> {
     pub(crate) reason: Cow<'a, str>,
     #[serde(borrow)]
     pub(crate) message: Cow<'a, str>,
-    #[serde(default, rename = "command")]
-    _command: Option<IgnoredAny>,
+    #[serde(borrow, default)]
+    command: Option<&'a RawValue>,
     #[serde(default, rename = "raw")]
     _raw: Option<IgnoredAny>,
     #[serde(default, rename = "discards")]
@@ -325,6 +362,16 @@ pub(crate) struct Discarded<'a> {
     _reason: Cow<'a, str>,
     #[serde(default)]
     pub(crate) foreign: Option<ForeignPlace>,
+}
+
+impl Dead<'_> {
+    /// The invoice that the command was about: not of what was no command when it died.
+    pub(crate) fn invoice(&self) -> Option<Uuid> {
+        if self.reason == "UNDECODABLE" {
+            return None;
+        }
+        serde_json::from_str::<Command<'_>>(self.command?.get()).ok()?.invoice()
+    }
 }
 
 /// The record of an outcome that is no fact.

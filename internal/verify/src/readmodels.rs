@@ -58,6 +58,10 @@ pub enum Row<'a> {
         message: Option<&'a str>,
         log_partition: Option<i64>,
         log_sequence: Option<i64>,
+        invoice_id: Option<Uuid>,
+        since: Option<i64>,
+        cause_partition: Option<i64>,
+        cause_sequence: Option<i64>,
     },
 }
 
@@ -205,24 +209,52 @@ fn bid(fold: &mut Fold, row: &Row<'_>, columns: &mut Columns) -> Found {
     Some((at(Kind::Investor, bid.investor, bid.at), std::mem::replace(&mut bid.row_seen, true)))
 }
 
+/// A row has two halves: what came with the command's outcome, and what came with its cause.
 fn command(commands: &mut Commands, lanes: &[Lane], row: &Row<'_>, columns: &mut Columns) -> Found {
-    let Row::Command { key, state, reason, message, log_partition, log_sequence } = *row else {
+    let Row::Command {
+        key,
+        state,
+        reason,
+        message,
+        log_partition,
+        log_sequence,
+        invoice_id,
+        since,
+        cause_partition,
+        cause_sequence,
+    } = *row
+    else {
         return None;
     };
-    let done = commands.done.get_mut(&key).filter(|done| shows(lanes, done.position))?;
-    columns.same("state", state, Some(done.ending.code()));
-    columns.same("log_partition", log_partition, Some(i64::from(done.position.partition)));
-    columns.same("log_sequence", log_sequence, i64::try_from(done.position.sequence).ok());
+    let done = commands.done.get_mut(&key).filter(|done| shows(lanes, done.position));
+    let asked = commands.asked.get_mut(&key);
+    let outcome = done.as_deref();
+    columns.same("state", state, outcome.map(|done| done.ending.code()));
+    columns.same("log_partition", log_partition, outcome.map(|done| i64::from(done.position.partition)));
+    let sequence = outcome.and_then(|done| i64::try_from(done.position.sequence).ok());
+    columns.same("log_sequence", log_sequence, sequence);
     let said = match (reason, message) {
         (Some(reason), Some(message)) => words(reason, message),
         (None, None) => 0,
         (Some(_), None) | (None, Some(_)) => 1,
     };
-    if said != done.words {
+    if said != outcome.map_or(0, |done| done.words) {
         columns.differ.push("reason or message are others by the log".to_owned());
     }
-    let about = About::Position(done.position, Kind::Unknown, key);
-    Some((about, std::mem::replace(&mut done.row_seen, true)))
+    let cause = asked.as_deref().map(|asked| asked.cause.position);
+    columns.same("cause_partition", cause_partition, cause.map(|cause| i64::from(cause.partition)));
+    let sequence = cause.and_then(|cause| i64::try_from(cause.sequence).ok());
+    columns.same("cause_sequence", cause_sequence, sequence);
+    let about = asked.as_deref().map(|asked| asked.about).or(outcome.and_then(|done| done.about));
+    columns.same("invoice_id", invoice_id, about.map(|about| about.invoice));
+    columns.same("since", since, about.and_then(|about| i64::try_from(about.since).ok()));
+    let at = outcome.map(|done| done.position).or(cause)?;
+    let seen = [done.map(|done| &mut done.row_seen), asked.map(|asked| &mut asked.row_seen)];
+    let mut twice = false;
+    for seen in seen.into_iter().flatten() {
+        twice |= std::mem::replace(seen, true);
+    }
+    Some((About::Position(at, Kind::Unknown, key), twice))
 }
 
 /// Rows that are missing, of what the read models have seen.
@@ -245,6 +277,12 @@ pub(crate) fn missing(fold: &Fold, commands: &Commands, lanes: &[Lane], breaches
     for (key, done) in commands.done.iter().filter(|(_, done)| !done.row_seen) {
         if shows(lanes, done.position) {
             miss(About::Position(done.position, Kind::Unknown, *key), "commands", *key);
+        }
+    }
+    for (key, asked) in commands.asked.iter().filter(|(_, asked)| !asked.row_seen) {
+        // (One that has an outcome as well is missing already.)
+        if commands.done.get(key).is_none_or(|done| !shows(lanes, done.position)) {
+            miss(About::Position(asked.cause.position, Kind::Unknown, *key), "commands", *key);
         }
     }
 }

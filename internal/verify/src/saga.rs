@@ -51,6 +51,12 @@ impl Policy {
         Uuid::new_v5(&record_id, self.name().as_bytes())
     }
 
+    /// Whether a policy sent this command because of that record, as its id says.
+    pub(crate) fn derived(command_id: Uuid, causation_id: Uuid, actor: &str) -> bool {
+        let name = actor.strip_prefix("policy:");
+        name.is_some_and(|name| Uuid::new_v5(&causation_id, name.as_bytes()) == command_id)
+    }
+
     fn of_actor(actor: &str) -> Option<Self> {
         let name = actor.strip_prefix("policy:")?;
         Self::ALL.into_iter().find(|policy| policy.name() == name)

@@ -6,7 +6,7 @@ use eventsourcing::model::{
     Aggregate, AggregateRef, DecodeError, EncodedEvent, EncodedSnapshot, Entry, Known, Model, Policies,
     Projection,
 };
-use eventsourcing::ports::{Column, ColumnType, RowChange, Table, Value};
+use eventsourcing::ports::{Column, ColumnType, Index, RowChange, Table, Value};
 use eventsourcing::record::Record;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -188,8 +188,8 @@ impl Policies<Ledger> for Transfers {
 pub const TABLES: &[Table] = &[Table {
     name: "accounts",
     columns: &[
-        Column { name: "balance", kind: ColumnType::Integer, indexed: false },
-        Column { name: "last", kind: ColumnType::Text, indexed: false },
+        Column { name: "balance", kind: ColumnType::Integer, index: Index::None },
+        Column { name: "last", kind: ColumnType::Text, index: Index::None },
     ],
 }];
 

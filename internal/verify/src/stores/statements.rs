@@ -243,7 +243,8 @@ pub(in crate::stores) async fn rows(connection: &mut Connection, audit: &mut Aud
         Ok(())
     })
     .await?;
-    let sql = "SELECT key, state, reason, message, log_partition, log_sequence FROM commands";
+    let sql = "SELECT key, state, reason, message, log_partition, log_sequence, invoice_id, since, cause_partition, \
+               cause_sequence FROM commands";
     each(connection, sql, |row| {
         audit.row(&Row::Command {
             key: row.try_get::<Uuid, _>(0)?,
@@ -252,6 +253,10 @@ pub(in crate::stores) async fn rows(connection: &mut Connection, audit: &mut Aud
             message: row.try_get(3)?,
             log_partition: row.try_get(4)?,
             log_sequence: row.try_get(5)?,
+            invoice_id: row.try_get(6)?,
+            since: row.try_get(7)?,
+            cause_partition: row.try_get(8)?,
+            cause_sequence: row.try_get(9)?,
         });
         Ok(())
     })

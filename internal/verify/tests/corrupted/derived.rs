@@ -176,6 +176,68 @@ fn a_command_is_shown_in_another_state() {
 }
 
 #[test]
+fn a_command_is_shown_as_that_of_another_invoice_or_time() {
+    let stored = clean();
+    // Of a client's command, with its outcome; of a policy's, with its cause.
+    let sold = stored.log[stored.find("InvoiceCreated", 0)].command_id;
+    let refused = stored.log[stored.saying("CommandRefused", "INSUFFICIENT_FUNDS")].command_id;
+    let moved = stored.log[stored.find("InvestorFundsCommitted", 0)].command_id;
+    for command in [sold, refused, moved] {
+        column("commands", command, "invoice_id", Value::from(super::WAITING.to_string()));
+        column("commands", command, "invoice_id", Value::Null);
+        column("commands", command, "since", Value::from(1));
+        column("commands", command, "since", Value::Null);
+    }
+    column("commands", moved, "cause_partition", Value::from(1_000));
+    column("commands", moved, "cause_sequence", Value::Null);
+    column("commands", sold, "cause_sequence", Value::from(1));
+    let nobodys = stored.log[stored.find("IssuerCreated", 0)].command_id;
+    column("commands", nobodys, "invoice_id", Value::from(APPROVED.to_string()));
+}
+
+/// The read models have seen the bid, and not what the invoice said to it.
+fn expecting() -> (Stored, uuid::Uuid) {
+    let mut stored = clean();
+    let index = stored.find("InvoiceFinanced", 0);
+    let answer = stored.log[index].clone();
+    let mut ends: Vec<u64> = stored.rows.iter().map(|row| row.head).collect();
+    ends[usize::from(answer.partition)] = answer.sequence - 1;
+    stored.project(&ends);
+    assert!(stored.audit().is_clean(), "{:#?}", stored.audit().breaches);
+    (stored, answer.command_id)
+}
+
+#[test]
+fn a_step_that_is_expected_is_not_shown() {
+    let (mut stored, step) = expecting();
+    assert_eq!(line(&mut stored, "commands", step).columns.get("state"), None, "it is only expected");
+    stored.lines.retain(|line| line.key != step);
+    found(&stored, I6, |breach| breach.what == format!("commands has no row {step}"));
+}
+
+#[test]
+fn a_step_that_is_expected_is_shown_as_taken() {
+    let (mut stored, step) = expecting();
+    line(&mut stored, "commands", step).columns.insert("state", Value::from("APPLIED"));
+    found(&stored, I6, |breach| breach.what.contains("state") && breach.what.contains(&step.to_string()));
+}
+
+#[test]
+fn a_step_is_expected_of_what_nothing_follows_from() {
+    let mut stored = clean();
+    let sold = stored.log[stored.find("InvoiceCreated", 0)].record_id;
+    let (_, step) = expecting();
+    let mut more = line(&mut stored, "commands", step).clone();
+    more.key = uuid::Uuid::new_v5(&sold, b"process-placed-bid");
+    for column in ["state", "log_partition", "log_sequence"] {
+        more.columns.remove(column);
+    }
+    let key = more.key;
+    stored.lines.push(more);
+    found(&stored, I6, |breach| breach.what.contains(&format!("row {key} that no fact brings about")));
+}
+
+#[test]
 fn the_rows_are_of_a_later_moment_than_the_checkpoint() {
     let mut stored = clean();
     let index = stored.find("InvoiceApproved", 0);

@@ -68,6 +68,10 @@ impl Line {
                 message: self.text("message"),
                 log_partition: self.integer("log_partition"),
                 log_sequence: self.integer("log_sequence"),
+                invoice_id: self.uuid("invoice_id"),
+                since: self.integer("since"),
+                cause_partition: self.integer("cause_partition"),
+                cause_sequence: self.integer("cause_sequence"),
             },
             other => panic!("there is no table {other}"),
         }
@@ -77,6 +81,19 @@ impl Line {
 /// Cents, of money in a currency with cents.
 fn cents(money: &Value) -> i64 {
     money["units"].as_i64().unwrap() * 100 + money["nanos"].as_i64().unwrap() / 10_000_000
+}
+
+/// The invoice that a record names: itself, or in the command that it is the outcome of.
+fn invoice(record: &Owned, data: &Value) -> Value {
+    if !record.event_type.starts_with("Command") {
+        return data["invoice_id"].clone();
+    }
+    if data["reason"] == "UNDECODABLE" {
+        return Value::Null;
+    }
+    let aggregates = data["command"].as_object().into_iter().flatten();
+    let commands = aggregates.flat_map(|(_, command)| command.as_object().into_iter().flatten());
+    commands.map(|(_, command)| command["invoice_id"].clone()).next().unwrap_or_default()
 }
 
 #[derive(Default)]
@@ -189,7 +206,33 @@ impl Lines {
         if ["REFUSED", "DEAD"].contains(&state) {
             columns.extend([("reason", data["reason"].clone()), ("message", data["message"].clone())]);
         }
+        let invoice = invoice(record, data);
+        // A policy's command is described where its cause is.
+        if record.causation_id == record.command_id && invoice.is_string() {
+            columns.extend([("invoice_id", invoice), ("since", Value::from(record.recorded_at))]);
+        }
         self.set("commands", &Value::from(record.command_id.to_string()), &columns);
+    }
+
+    /// What follows, by the table of the saga.
+    fn cause(&mut self, record: &Owned, data: &Value) {
+        let policy = match record.event_type.as_str() {
+            "BidOnInvoicePlaced" => "process-placed-bid",
+            "BidOnInvoiceRejected" => "release-rejected-bid",
+            "InvoiceFinanced" if cents(&data["amount"]) > cents(&data["asking_price"]) => "release-excess",
+            "InvoiceApproved" => "commit-approved",
+            "InvoiceReversed" => "return-reversed",
+            "CommandRefused" if data["command"]["invoice"]["ProcessBid"].is_object() => "release-refused-bid",
+            _ => return,
+        };
+        let command = Uuid::new_v5(&record.record_id, policy.as_bytes());
+        let columns = [
+            ("invoice_id", invoice(record, data)),
+            ("since", Value::from(record.recorded_at)),
+            ("cause_partition", Value::from(record.partition)),
+            ("cause_sequence", Value::from(record.sequence)),
+        ];
+        self.set("commands", &Value::from(command.to_string()), &columns);
     }
 }
 
@@ -199,6 +242,7 @@ pub(crate) fn lines(log: &[Owned], ends: &[u64]) -> Vec<Line> {
     for record in log.iter().filter(|record| record.sequence <= ends[usize::from(record.partition)]) {
         let data: Value = serde_json::from_str(&record.payload).unwrap();
         lines.fact(record, &data);
+        lines.cause(record, &data);
         if record.command_last {
             lines.outcome(record, &data);
         }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::partition::{Partition, Sequence};
+use crate::partition::{LogPosition, Partition, Sequence};
 use crate::ports::{BusTail, EventBus, EventLog, Publication};
 use crate::record::Record;
 
@@ -22,6 +22,7 @@ where
     an_unexpected_last_sequence_is_refused(make().await).await;
     one_refusal_does_not_stop_another_partition(make().await).await;
     a_stream_is_read_in_pages_in_order_and_without_gaps(make().await).await;
+    records_are_found_where_they_stand(make().await).await;
     of_two_relayers_one_publishes(make().await).await;
     a_second_relayer_goes_on_and_the_first_is_refused(make().await).await;
 }
@@ -169,6 +170,44 @@ async fn a_stream_is_read_in_pages_in_order_and_without_gaps<L: EventLog, B: Eve
     seen.sort_by_key(|record| record.position());
     let expected: Vec<_> = one[5..].iter().chain(&two).cloned().collect();
     assert_eq!(seen, expected);
+}
+
+async fn records_are_found_where_they_stand<L: EventLog, B: EventBus>((log, bus): (L, B)) {
+    let one = append(&log, partition(1), 0, 300).await;
+    let two = append(&log, partition(2), 0, 5).await;
+    publish(&bus, &one[..290]).await;
+    publish(&bus, &two[..3]).await;
+    let at = |partition, sequence| LogPosition { partition, sequence: Sequence::new(sequence) };
+    assert_eq!(bus.records(&[]).await, Ok(Vec::new()));
+    let asked = [
+        at(partition(1), 290),
+        at(partition(2), 3),
+        at(partition(1), 0),
+        at(partition(1), 7),
+        at(partition(2), 4),
+        at(partition(1), 7),
+        at(partition(1), 291),
+        at(partition(1), 1),
+        at(partition(3), 1),
+        at(partition(2), u64::from(u32::MAX)),
+    ];
+    let there = |record: &Arc<Record>| Some(Arc::clone(record));
+    let expected = [
+        there(&one[289]),
+        there(&two[2]),
+        None,
+        there(&one[6]),
+        None,
+        there(&one[6]),
+        None,
+        there(&one[0]),
+        None,
+        None,
+    ];
+    assert_eq!(bus.records(&asked).await.as_deref(), Ok(&expected[..]), "one answer a position, in order");
+    let all: Vec<LogPosition> = (1..=290).rev().map(|sequence| at(partition(1), sequence)).collect();
+    let found = bus.records(&all).await.expect("a bus can be read");
+    assert_eq!(found, one[..290].iter().rev().map(there).collect::<Vec<_>>(), "however many are asked for");
 }
 
 async fn of_two_relayers_one_publishes<L: EventLog, B: EventBus + Clone>((log, bus): (L, B)) {

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use crate::partition::{Partition, Sequence};
 use crate::ports::{
-    CheckpointMove, Projected, ProjectionStep, ReadModels, Row, RowChange, RowQuery, Test, Value,
+    CheckpointMove, Projected, ProjectionStep, RankedQuery, ReadModels, Row, RowChange, RowQuery, Test, Value,
 };
 
 use super::by_partition;
@@ -25,6 +25,7 @@ where
     values_come_back_as_they_were(make().await).await;
     rows_are_found_by_what_their_columns_are(make().await).await;
     rows_are_paged_by_their_keys(make().await).await;
+    rows_are_listed_in_the_order_of_a_column(make().await).await;
     a_large_step_is_one_step(make().await).await;
     of_two_handles_one_wins(make().await).await;
     a_second_owner_goes_on_and_the_first_is_refused(make().await).await;
@@ -261,6 +262,41 @@ async fn rows_are_paged_by_their_keys<R: ReadModels>(models: R) {
         }
         assert_eq!(seen, keys);
     }
+}
+
+async fn rows_are_listed_in_the_order_of_a_column<R: ReadModels>(models: R) {
+    let keys: [Uuid; 6] = [1, 2, 3, 4, 5, 6].map(Uuid::from_u128);
+    let amounts = [Some(30), Some(-7), Some(20), Some(20), None, Some(i64::MAX)];
+    let row = |(key, amount): (Uuid, Option<i64>)| {
+        let amount = amount.map(|amount| ("amount", Value::Integer(amount)));
+        RowChange { set: amount.into_iter().collect(), ..change(key) }
+    };
+    first(&models, keys.into_iter().zip(amounts).map(row).collect()).await;
+    let ranked = async |conditions: &[(&'static str, Test)], up_to, limit| -> Vec<Uuid> {
+        let conditions = conditions.to_vec();
+        let query = RankedQuery { table: THINGS, conditions, by: "amount", up_to, limit };
+        models.ranked(&query).await.expect("rows can be read").iter().map(|row| row.key).collect()
+    };
+    let [thirty, least, done, twenty, _, most] = keys;
+    let open = [("note", Test::Absent)];
+    assert_eq!(
+        ranked(&open, i64::MAX, 10).await,
+        [least, done, twenty, thirty, most],
+        "without a value it is not listed"
+    );
+    assert_eq!(ranked(&open, 20, 10).await, [least, done, twenty]);
+    assert_eq!(ranked(&open, i64::MAX, 2).await, [least, done], "a list keeps to its limit");
+    assert!(ranked(&open, -8, 10).await.is_empty());
+    // One gets its value in the other column, one moves, and one is filtered by something else.
+    let changes = vec![
+        set(done, &[("note", text("done"))]),
+        set(least, &[("amount", Value::Integer(25))]),
+        set(twenty, &[("name", text("x"))]),
+    ];
+    assert_eq!(models.apply(vec![step(partition(1), 1, 2, changes)]).await, Ok(vec![true]));
+    assert_eq!(ranked(&open, 100, 10).await, [twenty, least, thirty]);
+    assert_eq!(ranked(&[("name", Test::Is(text("x")))], 100, 10).await, [twenty]);
+    assert_eq!(ranked(&[], 100, 10).await, [done, twenty, least, thirty]);
 }
 
 async fn a_large_step_is_one_step<R: ReadModels>(models: R) {

@@ -14,8 +14,8 @@ use crate::model::{AggregateRef, EncodedSnapshot};
 use crate::outcome::{Fingerprint, Outcome, Verdict};
 use crate::partition::{Partition, Sequence, Version};
 use crate::ports::{
-    Column, ColumnType, Commit, EventLog, InboxEntry, PartitionCommit, PartitionRow, QueuePosition, Snapshot,
-    Table,
+    Column, ColumnType, Commit, EventLog, InboxEntry, Index, PartitionCommit, PartitionRow, QueuePosition,
+    Snapshot, Table,
 };
 use crate::record::{COMMAND_REFUSED, Record};
 
@@ -38,18 +38,18 @@ pub const TABLES: &[Table] = &[
     Table {
         name: THINGS,
         columns: &[
-            Column { name: "name", kind: ColumnType::Text, indexed: true },
-            Column { name: "owner", kind: ColumnType::Uuid, indexed: true },
-            Column { name: "amount", kind: ColumnType::Integer, indexed: false },
-            Column { name: "rank", kind: ColumnType::Integer, indexed: true },
-            Column { name: "note", kind: ColumnType::Text, indexed: false },
+            Column { name: "name", kind: ColumnType::Text, index: Index::All },
+            Column { name: "owner", kind: ColumnType::Uuid, index: Index::All },
+            Column { name: "amount", kind: ColumnType::Integer, index: Index::WhileAbsent("note") },
+            Column { name: "rank", kind: ColumnType::Integer, index: Index::All },
+            Column { name: "note", kind: ColumnType::Text, index: Index::None },
         ],
     },
     Table {
         name: OTHERS,
         columns: &[
-            Column { name: "name", kind: ColumnType::Text, indexed: false },
-            Column { name: "amount", kind: ColumnType::Integer, indexed: false },
+            Column { name: "name", kind: ColumnType::Text, index: Index::None },
+            Column { name: "amount", kind: ColumnType::Integer, index: Index::None },
         ],
     },
 ];

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::{Call, Interference, Way, lock};
 use crate::environment::Doorbells;
 use crate::mutants::{Mutant, planted};
-use crate::partition::{Partition, Sequence};
+use crate::partition::{LogPosition, Partition, Sequence};
 use crate::ports::{BusTail, EventBus, PortError, PortResult, Publication};
 use crate::record::Record;
 
@@ -158,5 +158,17 @@ impl EventBus for MemoryBus {
             Ok(super::log::page(after, limit, |partition| state.stream(partition)))
         };
         self.way.call(Call::BusRead, read).await
+    }
+
+    async fn records(&self, positions: &[LogPosition]) -> PortResult<Vec<Option<Arc<Record>>>> {
+        let find = || {
+            let state = lock(&self.state);
+            let find = |position: &LogPosition| {
+                let index = usize::try_from(position.sequence.get()).ok()?.checked_sub(1)?;
+                state.stream(position.partition).get(index).cloned()
+            };
+            Ok(positions.iter().map(find).collect())
+        };
+        self.way.call(Call::BusRecords, find).await
     }
 }

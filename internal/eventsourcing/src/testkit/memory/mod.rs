@@ -59,6 +59,7 @@ pub enum Call {
     BusTails,
     BusPublish,
     BusRead,
+    BusRecords,
     ModelsCheckpoints,
     ModelsApply,
     ModelsRow,
@@ -115,6 +116,7 @@ impl Call {
             | Self::CheckpointsLoad
             | Self::BusTails
             | Self::BusRead
+            | Self::BusRecords
             | Self::ModelsCheckpoints
             | Self::ModelsRow
             | Self::ModelsRows

@@ -10,8 +10,8 @@ use crate::environment::Doorbells;
 use crate::mutants::{Mutant, planted};
 use crate::partition::{Partition, Sequence};
 use crate::ports::{
-    ColumnType, PortError, PortResult, Projected, ProjectionStep, ReadModels, Row, RowChange, RowQuery,
-    Table, Test, Value,
+    ColumnType, PortError, PortResult, Projected, ProjectionStep, RankedQuery, ReadModels, Row, RowChange,
+    RowQuery, Table, Test, Value,
 };
 use crate::shadow::{Rebuildable, Shadow};
 
@@ -143,15 +143,39 @@ impl SavedReadModels {
     }
 
     fn find(&self, shape: Shape, query: &RowQuery) -> PortResult<Vec<Row>> {
-        let mut tests = Vec::with_capacity(query.conditions.len());
-        for (column, test) in &query.conditions {
+        let rows = self.holding(shape, &query.conditions)?;
+        Ok(rows
+            .filter(|row| query.after.is_none_or(|after| row.key > after))
+            .take(usize::try_from(query.limit).unwrap_or(usize::MAX))
+            .collect())
+    }
+
+    fn rank(&self, shape: Shape, query: &RankedQuery) -> PortResult<Vec<Row>> {
+        let by = shape.typed(query.by, &Value::Integer(query.up_to))?;
+        let rank = |row: Row| {
+            let rank = row.values.get(by)?.as_ref()?.integer()?;
+            Some(((rank, row.key), row))
+        };
+        let rows = self.holding(shape, &query.conditions)?.filter_map(rank);
+        let ranked: BTreeMap<_, _> = rows.filter(|((rank, _), _)| *rank <= query.up_to).collect();
+        Ok(ranked.into_values().take(usize::try_from(query.limit).unwrap_or(usize::MAX)).collect())
+    }
+
+    /// The rows of which all conditions hold, in the order of their keys.
+    fn holding<'a>(
+        &'a self,
+        shape: Shape,
+        conditions: &'a [(&'static str, Test)],
+    ) -> PortResult<impl Iterator<Item = Row> + 'a> {
+        let mut tests = Vec::with_capacity(conditions.len());
+        for (column, test) in conditions {
             let index = match test {
                 Test::Is(value) => shape.typed(column, value)?,
                 Test::Present | Test::Absent => shape.column(column)?.0,
             };
             tests.push((index, test));
         }
-        let holds = |values: &[Option<Value>]| {
+        let holds = move |values: &[Option<Value>]| {
             tests.iter().all(|(index, test)| {
                 let cell = values.get(*index).and_then(Option::as_ref);
                 match test {
@@ -162,11 +186,8 @@ impl SavedReadModels {
             })
         };
         let rows = self.rows.get(shape.0.name).into_iter().flatten();
-        Ok(rows
-            .filter(|(key, values)| query.after.is_none_or(|after| **key > after) && holds(values))
-            .take(usize::try_from(query.limit).unwrap_or(usize::MAX))
-            .map(|(key, values)| Row { key: *key, values: values.clone() })
-            .collect())
+        let rows = rows.filter(move |(_, values)| holds(values));
+        Ok(rows.map(|(key, values)| Row { key: *key, values: values.clone() }))
     }
 }
 
@@ -261,6 +282,11 @@ impl ReadModels for MemoryReadModels {
 
     async fn rows(&self, query: &RowQuery) -> PortResult<Vec<Row>> {
         let find = || lock(&self.state).find(Shape::of(self.tables, query.table)?, query);
+        self.way.call(Call::ModelsRows, find).await
+    }
+
+    async fn ranked(&self, query: &RankedQuery) -> PortResult<Vec<Row>> {
+        let find = || lock(&self.state).rank(Shape::of(self.tables, query.table)?, query);
         self.way.call(Call::ModelsRows, find).await
     }
 }
