@@ -196,6 +196,11 @@ impl ReadModels for PostgresReadModels {
                 Test::Absent => format!("\"{name}\" IS NULL"),
             });
         }
+        if let Some(keys) = &query.keys {
+            place += 1;
+            values = values.and(keys.clone())?;
+            tests.push(format!("\"key\" = ANY(${place}::uuid[])"));
+        }
         if let Some(after) = query.after {
             place += 1;
             values = values.and(after)?;

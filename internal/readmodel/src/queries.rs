@@ -40,7 +40,8 @@ impl<S: ReadModels> ReadModelQueries<S> {
         page: Page,
         read: Read<T>,
     ) -> Result<Vec<T>, QueryError> {
-        let query = RowQuery { table: table.name, conditions, after: page.after, limit: page.size };
+        let query =
+            RowQuery { table: table.name, conditions, keys: None, after: page.after, limit: page.size };
         let rows = self.0.rows(&query).await.map_err(failed)?;
         rows.iter().filter_map(|row| read(&Fields::of(table, row)).transpose()).collect()
     }

@@ -153,8 +153,10 @@ impl SavedReadModels {
             })
         };
         let rows = self.rows.get(shape.0.name).into_iter().flatten();
+        let is_asked = |key: &Uuid| query.keys.as_ref().is_none_or(|keys| keys.contains(key));
         Ok(rows
             .filter(|(key, values)| query.after.is_none_or(|after| **key > after) && holds(values))
+            .filter(|(key, _)| is_asked(key))
             .take(usize::try_from(query.limit).unwrap_or(usize::MAX))
             .map(|(key, values)| Row { key: *key, values: values.clone() })
             .collect())
