@@ -5,10 +5,13 @@
 //! - [`tables`]: the tables and their columns
 //! - [`projection`]: what each fact changes in them
 //! - [`queries`]: reading them as the views of the domain
+//! - [`live`]: reading them, and then what changes in them
 
+mod live;
 mod projection;
 mod queries;
 pub mod tables;
 
+pub use live::LiveReadModels;
 pub use projection::FinancingProjection;
 pub use queries::ReadModelQueries;

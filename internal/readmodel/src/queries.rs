@@ -47,9 +47,10 @@ impl<S: ReadModels> ReadModelQueries<S> {
     }
 }
 
-type Read<T> = fn(&Fields<'_>) -> Result<Option<T>, QueryError>;
+/// How a row is read: `None` for one that says nothing yet.
+pub(crate) type Read<T> = fn(&Fields<'_>) -> Result<Option<T>, QueryError>;
 
-fn failed(error: PortError) -> QueryError {
+pub(crate) fn failed(error: PortError) -> QueryError {
     match error {
         PortError::Unavailable(reason) | PortError::Conflict(reason) | PortError::Full(reason) => {
             QueryError::Unavailable(reason)
@@ -59,14 +60,14 @@ fn failed(error: PortError) -> QueryError {
 }
 
 /// A row's values by the names of their columns.
-struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     table: &'static str,
     key: Uuid,
     values: BTreeMap<&'static str, &'a Value>,
 }
 
 impl<'a> Fields<'a> {
-    fn of(table: Table, row: &'a Row) -> Self {
+    pub(crate) fn of(table: Table, row: &'a Row) -> Self {
         let names = table.columns.iter().map(|column| column.name);
         let values = names.zip(&row.values).filter_map(|(name, value)| Some((name, value.as_ref()?)));
         Self { table: table.name, key: row.key, values: values.collect() }
@@ -115,7 +116,7 @@ fn issuer(row: &Fields<'_>) -> Result<Option<IssuerView>, QueryError> {
     Ok(Some(IssuerView { id: IssuerId::new(row.key), name: row.text("name")?.to_owned() }))
 }
 
-fn investor(row: &Fields<'_>) -> Result<Option<InvestorView>, QueryError> {
+pub(crate) fn investor(row: &Fields<'_>) -> Result<Option<InvestorView>, QueryError> {
     Ok(Some(InvestorView {
         id: InvestorId::new(row.key),
         name: row.text("name")?.to_owned(),
@@ -125,7 +126,7 @@ fn investor(row: &Fields<'_>) -> Result<Option<InvestorView>, QueryError> {
     }))
 }
 
-fn invoice(row: &Fields<'_>) -> Result<Option<InvoiceView>, QueryError> {
+pub(crate) fn invoice(row: &Fields<'_>) -> Result<Option<InvoiceView>, QueryError> {
     let winning_bid = if row.has("winning_bid") {
         Some(WinningBid {
             bid_id: BidId::new(row.uuid("winning_bid")?),
@@ -145,7 +146,7 @@ fn invoice(row: &Fields<'_>) -> Result<Option<InvoiceView>, QueryError> {
 }
 
 /// `None` for a bid of which only the invoice's half is there yet.
-fn bid(row: &Fields<'_>) -> Result<Option<BidView>, QueryError> {
+pub(crate) fn bid(row: &Fields<'_>) -> Result<Option<BidView>, QueryError> {
     if !row.has("investor_id") {
         return Ok(None);
     }
@@ -199,7 +200,7 @@ fn named(name: Option<&String>) -> Vec<(&'static str, Test)> {
     name.map(|name| ("name", Test::Is(Value::Text(name.clone())))).into_iter().collect()
 }
 
-fn by_id(column: &'static str, id: Option<Uuid>) -> Option<(&'static str, Test)> {
+pub(crate) fn by_id(column: &'static str, id: Option<Uuid>) -> Option<(&'static str, Test)> {
     Some((column, Test::Is(Value::Uuid(id?))))
 }
 
