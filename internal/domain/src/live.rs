@@ -87,6 +87,9 @@ pub enum LiveError {
     /// The bus gave no answer.
     #[error("{0}")]
     Unheard(PortError),
+    /// The bus has not brought yet what the read models have seen already. Nothing has happened: ask again in a moment.
+    #[error("the bus is behind the read models")]
+    NotYet,
     /// More has changed than is worth following. Begin again with a snapshot.
     #[error("more has changed than can be followed")]
     TooFarBehind,
@@ -100,7 +103,7 @@ pub trait LiveRows: Send + 'static {
     /// What a row says.
     type View: Send;
 
-    /// Comes to stand. To be called once, before anything else.
+    /// Comes to stand. To be called before anything else.
     ///
     /// # Errors
     ///
@@ -111,7 +114,7 @@ pub trait LiveRows: Send + 'static {
     ///
     /// # Errors
     ///
-    /// See [`LiveError`]. After an error it is over: go on with another one, from the last [`Resume`].
+    /// See [`LiveError`]. After any but [`LiveError::NotYet`] it is over: go on with another one, from the last [`Resume`].
     fn next(&mut self) -> impl Future<Output = Result<Delivery<Self::View>, LiveError>> + Send;
 }
 

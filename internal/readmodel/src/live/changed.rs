@@ -80,9 +80,8 @@ impl<B: EventBus> Changed<B> {
                 break;
             }
             if !self.read(&behind).await? {
-                // It lost its end, and is being filled again.
-                let reason = "the bus is behind the read models".to_owned();
-                return Err(LiveError::Unheard(PortError::Unavailable(reason)));
+                // It reaches its readers one after the other; or it lost its end, and is being filled again.
+                return Err(LiveError::NotYet);
             }
         }
         for (lane, to) in self.lanes.iter_mut().zip(up_to) {

@@ -44,6 +44,15 @@ struct Batch {
     left: bool,
 }
 
+/// Some rows of a batch.
+struct Page {
+    rows: Vec<Row>,
+    /// What was asked for, where it was asked for by key.
+    keys: Vec<Uuid>,
+    /// The last key that was looked at; `None`: the batch has no more.
+    last: Option<Uuid>,
+}
+
 /// What a watch knows once it has begun.
 struct Standing<B> {
     place: Place,
@@ -106,10 +115,7 @@ impl<S: ReadModels, B: EventBus, V> Feed<S, B, V> {
             };
             let after = [(*partition, Sequence::new(before))];
             let records = self.bus.read(&after, 1).await.map_err(LiveError::Unheard)?;
-            let Some(record) = records.first() else {
-                let reason = format!("the bus ends before {partition}-{sequence}");
-                return Err(LiveError::Unheard(PortError::Unavailable(reason)));
-            };
+            let record = records.first().ok_or(LiveError::NotYet)?;
             ids.push(Some(record.record_id));
         }
         Ok(fingerprint(&ids))
@@ -193,28 +199,27 @@ impl<S: ReadModels, B: EventBus, V> Feed<S, B, V> {
         Ok(())
     }
 
-    /// Reads the next rows of a batch. Answers with them and, unless they are the last ones, with the last key.
-    async fn page(&self, batch: &mut Batch) -> Result<(Vec<Row>, Option<Uuid>), LiveError> {
+    /// Reads the next rows of a batch.
+    async fn page(&self, batch: &Batch) -> Result<Page, LiveError> {
         let limit = usize::try_from(self.bounds.page).unwrap_or(usize::MAX);
         let keys: Option<Vec<Uuid>> =
-            batch.keys.as_mut().map(|keys| std::iter::from_fn(|| keys.pop_first()).take(limit).collect());
+            batch.keys.as_ref().map(|keys| keys.iter().take(limit).copied().collect());
         if keys.as_ref().is_some_and(Vec::is_empty) {
-            return Ok((Vec::new(), None));
+            return Ok(Page { rows: Vec::new(), keys: Vec::new(), last: None });
         }
-        let last_key = keys.as_ref().and_then(|keys| keys.last().copied());
         let query = RowQuery {
             table: self.watched.table.name,
             conditions: self.watched.conditions.clone(),
             after: if keys.is_none() { batch.after } else { None },
-            keys,
+            keys: keys.clone(),
             limit: self.bounds.page,
         };
         let rows = self.store.rows(&query).await.map_err(failed)?;
-        let more = match &batch.keys {
-            Some(keys) => last_key.filter(|_| !keys.is_empty()),
-            None => rows.last().map(|row| row.key).filter(|_| rows.len() >= limit),
+        let (is_last, last) = match (&batch.keys, &keys) {
+            (Some(all), Some(keys)) => (keys.len() >= all.len(), keys.last().copied()),
+            (None, _) | (_, None) => (rows.len() < limit, rows.last().map(|row| row.key)),
         };
-        Ok((rows, more))
+        Ok(Page { rows, keys: keys.unwrap_or_default(), last: last.filter(|_| !is_last) })
     }
 
     fn view(&self, row: &Row) -> Result<Option<V>, QueryError> {
@@ -223,15 +228,18 @@ impl<S: ReadModels, B: EventBus, V> Feed<S, B, V> {
 }
 
 impl<B> Standing<B> {
-    /// A page was delivered, perhaps the last one of its batch.
-    fn settle(&mut self, left: bool, is_last: bool) {
-        if let Some(batch) = &mut self.batch {
-            batch.left |= left;
-            if is_last {
-                // Whatever was left to this batch has come with it, unless it left something itself.
-                self.complete |= !batch.left;
-                self.batch = None;
-            }
+    /// A page was delivered; it may have been the last one of its batch.
+    fn settle(&mut self, keys: &[Uuid], last: Option<Uuid>, left: bool) {
+        let Some(batch) = &mut self.batch else { return };
+        batch.left |= left;
+        batch.after = last;
+        for key in keys {
+            batch.keys.as_mut().map(|all| all.remove(key));
+        }
+        if last.is_none() {
+            // Whatever was left to this batch has come with it, unless it left something itself.
+            self.complete |= !batch.left;
+            self.batch = None;
         }
     }
 
@@ -245,33 +253,18 @@ impl<B> Standing<B> {
     }
 }
 
-impl<S: ReadModels, B: EventBus, V: Hash + Send + 'static> LiveRows for Feed<S, B, V> {
-    type View = V;
-
-    async fn begin(&mut self) -> Result<(), LiveError> {
-        let from = self.from.take();
-        self.standing = Some(self.stand(from).await?);
-        Ok(())
-    }
-
-    async fn next(&mut self) -> Result<Delivery<V>, LiveError> {
-        // After an error there is nothing to go on from.
-        let over =
-            || LiveError::Unheard(PortError::Broken("a watch that has not begun, or is over".to_owned()));
-        let mut standing = self.standing.take().ok_or_else(over)?;
+impl<S: ReadModels, B: EventBus, V: Hash> Feed<S, B, V> {
+    /// The next rows. Where the bus is not ready, nothing has changed of what is to be delivered.
+    async fn deliver(&mut self, standing: &mut Standing<B>) -> Result<Delivery<V>, LiveError> {
         if standing.batch.is_none() {
-            self.next_batch(&mut standing).await?;
+            self.next_batch(standing).await?;
         }
-        let Some(mut batch) = standing.batch.take() else {
-            let resume = standing.resume();
-            self.standing = Some(standing);
-            return Ok(Delivery { rows: Vec::new(), resume, caught_up: true });
+        let Some(batch) = &standing.batch else {
+            return Ok(Delivery { rows: Vec::new(), resume: standing.resume(), caught_up: true });
         };
-        let (rows, more) = self.page(&mut batch).await?;
-        batch.after = more;
-        standing.batch = Some(batch);
+        let Page { rows, keys, last } = self.page(batch).await?;
         // Only now: a row is in the state that it had at the place, unless it was changed before this look.
-        self.catch_up(&mut standing).await?;
+        self.catch_up(standing).await?;
         let mut views = Vec::with_capacity(rows.len());
         let mut left = false;
         for row in &rows {
@@ -282,10 +275,28 @@ impl<S: ReadModels, B: EventBus, V: Hash + Send + 'static> LiveRows for Feed<S, 
                 views.push(view);
             }
         }
-        standing.settle(left, more.is_none());
-        let resume = standing.resume();
-        self.standing = Some(standing);
-        Ok(Delivery { rows: views, resume, caught_up: false })
+        standing.settle(&keys, last, left);
+        Ok(Delivery { rows: views, resume: standing.resume(), caught_up: false })
+    }
+}
+
+impl<S: ReadModels, B: EventBus, V: Hash + Send + 'static> LiveRows for Feed<S, B, V> {
+    type View = V;
+
+    async fn begin(&mut self) -> Result<(), LiveError> {
+        self.standing = Some(self.stand(self.from.clone()).await?);
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Delivery<V>, LiveError> {
+        let over =
+            || LiveError::Unheard(PortError::Broken("a watch that has not begun, or is over".to_owned()));
+        let mut standing = self.standing.take().ok_or_else(over)?;
+        let delivery = self.deliver(&mut standing).await;
+        if matches!(delivery, Ok(_) | Err(LiveError::NotYet)) {
+            self.standing = Some(standing);
+        }
+        delivery
     }
 }
 
