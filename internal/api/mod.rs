@@ -9,6 +9,7 @@
 //! - `connections`: who may connect to them, and how many
 //! - `command_service`, `integration_service`, `query_service`: the services, one short method a call
 //! - `lists`: the paged lists; `facts`: the stream of facts; `health`: who is asked, and stopped, with the server
+//! - `watch`: live queries; `outbox`: what their clients have not taken yet; `resume`: where they go on
 //! - `parse`: from the wire to the domain, all violations at once; `paging`: page tokens; `ids`: the ids of a command
 //! - `wire`: from the read side to the wire
 //! - `status`: the one mapping from errors to a status
@@ -30,12 +31,15 @@ mod health;
 mod ids;
 mod integration_service;
 mod lists;
+mod outbox;
 mod paging;
 mod parse;
 pub mod proto;
 mod query_service;
+mod resume;
 pub mod server;
 mod status;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod wire;

@@ -9,7 +9,7 @@ use std::io::Write as _;
 use domain::financing::Financing;
 use domain::saga::Saga;
 use eventsourcing::ports::ReadModelSchema;
-use readmodel::{FinancingProjection, ReadModelQueries, tables};
+use readmodel::{FinancingProjection, LiveReadModels, ReadModelQueries, tables};
 use tokio::net::TcpListener;
 
 use crate::api::server::{Limits, Sources, serve_commands, serve_queries};
@@ -56,10 +56,15 @@ pub async fn run(settings: EmbeddedSettings) -> Result<(), String> {
     Ok(())
 }
 
-fn sources(stores: &Stores) -> Sources<ReadModelQueries<SqliteReadModels>, SqliteBus> {
+/// What the query side reads from, in the embedded platform.
+type EmbeddedSources =
+    Sources<ReadModelQueries<SqliteReadModels>, LiveReadModels<SqliteReadModels, SqliteBus>, SqliteBus>;
+
+fn sources(stores: &Stores) -> EmbeddedSources {
     let (platform, read_models) = (stores.platform(), stores.read_models());
     Sources {
         queries: ReadModelQueries::new(read_models.clone()),
+        live: LiveReadModels::new(read_models.clone(), platform.watched_bus(), stores.partitions()),
         bus: platform.watched_bus(),
         partitions: stores.partitions(),
         projected: read_models.projected().clone(),

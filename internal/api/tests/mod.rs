@@ -6,6 +6,7 @@ mod facts;
 mod queries;
 mod shelf;
 mod transport;
+mod watch;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,7 +27,7 @@ use eventsourcing::testkit::memory::{MemoryBus, MemoryLog, MemoryQueue};
 use eventsourcing::turn::drive;
 use eventsourcing::worker::{Worker, WorkerLimits};
 
-use super::server::{Limits, ServeError, Sources, serve_commands, serve_queries};
+use super::server::{Limits, ServeError, Sources, WatchLimits, serve_commands, serve_queries};
 use shelf::Shelf;
 
 const PARTITIONS: PartitionCount = PartitionCount::DEFAULT;
@@ -86,6 +87,7 @@ const PATIENT: Limits = Limits {
     calls: 64,
     waits: 64,
     streams: 64,
+    watch: WatchLimits::USUAL,
     connections: 64,
     preface: Duration::from_hours(1),
     calls_per_connection: 100,
@@ -169,6 +171,7 @@ async fn query_side(limits: Limits) -> QuerySide {
     let (shelf, bus, projected) = (Shelf::default(), MemoryBus::default(), Doorbells::default());
     let sources = Sources {
         queries: shelf.clone(),
+        live: shelf.clone(),
         bus: bus.clone(),
         partitions: PARTITIONS,
         projected: projected.clone(),
