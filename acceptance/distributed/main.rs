@@ -6,6 +6,7 @@
 //!   had), [`forced`] (two owners at once), [`starting`] (their start and their end), [`processes`] and [`secrets`] (their
 //!   settings)
 //! - what they stand on: [`queue`], [`bus`], [`registering`] (lost, restored, full), [`outage`] (nobody relays for long)
+//! - the clients: [`watching`] (a live query whose process dies)
 //! - everything at once: [`chaos`]
 //! - what they share: `parts` (one process of each component), `cluster` (many), `market` (the clients that keep going
 //!   meanwhile), `ledger` (log and bus side by side), and `harness`, as the acceptance tests do
@@ -40,3 +41,4 @@ mod registering;
 mod secrets;
 mod starting;
 mod verified;
+mod watching;
