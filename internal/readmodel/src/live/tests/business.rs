@@ -48,21 +48,21 @@ pub(super) fn on_sale(invoice_id: InvoiceId) -> Event {
 /// A bid on its way.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OnItsWay {
-    bid_id: BidId,
-    investor_id: InvestorId,
-    invoice_id: InvoiceId,
+    bid: BidId,
+    by: InvestorId,
+    on: InvoiceId,
 }
 
 impl OnItsWay {
     pub(super) fn placed(self) -> Event {
-        let Self { bid_id, investor_id, invoice_id } = self;
+        let Self { bid: bid_id, by: investor_id, on: invoice_id } = self;
         let amount = cents(10);
         InvestorEvent::BidOnInvoicePlaced(BidOnInvoicePlaced { investor_id, bid_id, invoice_id, amount })
             .into()
     }
 
     pub(super) fn verdict(self, wins: bool) -> Event {
-        let Self { bid_id, investor_id, invoice_id } = self;
+        let Self { bid: bid_id, by: investor_id, on: invoice_id } = self;
         let amount = cents(10);
         if wins {
             let (issuer_id, asking_price) = (ACME, amount);
@@ -83,7 +83,7 @@ impl OnItsWay {
 
     /// With money around a release, so that no account ever stands as it stood before.
     pub(super) fn settled(self, won: bool) -> Vec<Event> {
-        let Self { bid_id, investor_id, invoice_id } = self;
+        let Self { bid: bid_id, by: investor_id, on: invoice_id } = self;
         let (amount, remainder) = (cents(10), Money::zero(Currency::EUR));
         if won {
             let (issuer_id, asking_price) = (ACME, amount);
@@ -138,7 +138,7 @@ impl Business {
             }
             1 if !self.placed.is_empty() => {
                 let bid = self.placed.swap_remove(self.dice.below(self.placed.len()));
-                let financed = self.sold.entry(bid.invoice_id).or_default();
+                let financed = self.sold.entry(bid.on).or_default();
                 let wins = !std::mem::replace(financed, true);
                 self.judged.push((bid, wins));
                 bid.verdict(wins)
@@ -147,7 +147,7 @@ impl Business {
                 let (bid, won) = self.judged.swap_remove(self.dice.below(self.judged.len()));
                 if won {
                     // Committed before it was won would look the same after it was won.
-                    platform.project(partitions().partition_of(bid.invoice_id.as_uuid()), usize::MAX);
+                    platform.project(partitions().partition_of(bid.on.as_uuid()), usize::MAX);
                 }
                 self.next.extend(bid.settled(won));
                 self.next.pop_front().unwrap()
@@ -158,7 +158,7 @@ impl Business {
                 self.bids += 1;
                 // Their order is not the one in which they are placed.
                 let bid_id = BidId::new(Uuid::new_v5(&Uuid::nil(), &self.bids.to_be_bytes()));
-                let bid = OnItsWay { bid_id, investor_id, invoice_id };
+                let bid = OnItsWay { bid: bid_id, by: investor_id, on: invoice_id };
                 self.placed.push(bid);
                 bid.placed()
             }

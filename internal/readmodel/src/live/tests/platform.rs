@@ -27,12 +27,15 @@ use crate::live::{Bounds, Watched};
 use crate::projection::FinancingProjection;
 use crate::tables::TABLES;
 
+/// Every state that a row of a table was in.
+type Said = BTreeMap<(&'static str, Uuid), Vec<Vec<Option<Value>>>>;
+
 /// Bus, read models, and all that any row has ever said.
 #[derive(Clone)]
 pub(super) struct Platform {
     pub(super) bus: MemoryBus,
     pub(super) models: MemoryReadModels,
-    pub(super) said: Arc<Mutex<BTreeMap<(&'static str, Uuid), Vec<Vec<Option<Value>>>>>>,
+    pub(super) said: Arc<Mutex<Said>>,
     /// In how many of a hundred cases the projection moves on before a call is answered.
     moves: Arc<Mutex<(usize, Dice)>>,
 }
