@@ -4,7 +4,7 @@
 //!
 //! - the saga: [`issuer_registered`], [`investor_registered`], [`sell_invoice`], [`bid_on_invoice`],
 //!   [`approve_financing`], [`reverse_financing`]; many at once: [`race`]
-//! - what a client may rely on: [`queries`], [`read_your_writes`], [`idempotence`], [`refusals`], [`bad_input`],
+//! - what a client may rely on: [`queries`], [`live_queries`], [`read_your_writes`], [`idempotence`], [`refusals`], [`bad_input`],
 //!   [`services`], [`shell`], [`demo`], [`story`]
 //! - what an operator may rely on: [`start`], [`stop`], [`crash`], [`populate`], [`verify`], [`rebuild`], [`bench`]
 //! - what an engineer may rely on: [`architecture`], [`documents`], [`compose`]
@@ -37,6 +37,7 @@ mod harness;
 mod idempotence;
 mod investor_registered;
 mod issuer_registered;
+mod live_queries;
 mod populate;
 mod queries;
 mod race;

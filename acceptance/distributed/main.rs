@@ -7,6 +7,7 @@
 //!   settings)
 //! - who is away is missed: [`stuck`]
 //! - what they stand on: [`queue`], [`bus`], [`registering`] (lost, restored, full), [`outage`] (nobody relays for long)
+//! - the clients: [`watching`] (a live query whose process dies)
 //! - everything at once: [`chaos`]
 //! - what they share: `parts` (one process of each component), `cluster` (many), `market` (the clients that keep going
 //!   meanwhile), `ledger` (log and bus side by side), and `harness`, as the acceptance tests do
@@ -42,3 +43,4 @@ mod secrets;
 mod starting;
 mod stuck;
 mod verified;
+mod watching;

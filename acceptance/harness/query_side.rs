@@ -28,7 +28,7 @@ use invoice_financing::runtime::environment::SystemEnvironment;
 use invoice_financing::sqlite::{
     Access, DirectoryLock, PlatformStore, SqliteBus, SqliteLog, SqliteReadModels,
 };
-use readmodel::{FinancingProjection, ReadModelQueries, tables};
+use readmodel::{FinancingProjection, LiveReadModels, ReadModelQueries, tables};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tonic::transport::{Channel, Endpoint};
@@ -133,6 +133,7 @@ impl QuerySide {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let sources = Sources {
             queries: ReadModelQueries::new(models.clone()),
+            live: LiveReadModels::new(models.clone(), bus.clone(), Self::PARTITIONS),
             bus: bus.clone(),
             partitions: Self::PARTITIONS,
             projected: models.projected().clone(),

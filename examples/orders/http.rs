@@ -139,7 +139,8 @@ async fn list(State(front): State<Front>, asked: Asked<Page>) -> Answer {
     let conditions = status.map(|status| ("status", Test::Is(Value::Text(status.to_owned()))));
     let conditions = conditions.into_iter().collect();
     // One more than is shown, to know whether there is more.
-    let query = RowQuery { table: ORDERS.name, conditions, after, limit: limit.saturating_add(1) };
+    let query =
+        RowQuery { table: ORDERS.name, conditions, keys: None, after, limit: limit.saturating_add(1) };
     let mut rows = front.read_models().rows(&query).await?;
     let shown = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = rows.len() > shown;

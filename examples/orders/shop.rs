@@ -6,7 +6,7 @@ use eventsourcing::model::{
     Aggregate as _, AggregateRef, DecodeError, EncodedEvent, EncodedSnapshot, Entry, Known, Model, Policies,
     Projection,
 };
-use eventsourcing::ports::{Column, ColumnType, ReadModelSchema, RowChange, Table, Value};
+use eventsourcing::ports::{Column, ColumnType, Index, ReadModelSchema, RowChange, Table, Value};
 use eventsourcing::record::Record;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -156,10 +156,10 @@ impl Model for Shop {
 pub(crate) const ORDERS: Table = Table {
     name: "orders",
     columns: &[
-        Column { name: "customer", kind: ColumnType::Text, indexed: false },
-        Column { name: "items", kind: ColumnType::Text, indexed: false },
-        Column { name: "status", kind: ColumnType::Text, indexed: true },
-        Column { name: "missing", kind: ColumnType::Text, indexed: false },
+        Column { name: "customer", kind: ColumnType::Text, index: Index::None },
+        Column { name: "items", kind: ColumnType::Text, index: Index::None },
+        Column { name: "status", kind: ColumnType::Text, index: Index::All },
+        Column { name: "missing", kind: ColumnType::Text, index: Index::None },
     ],
 };
 
@@ -167,8 +167,8 @@ pub(crate) const ORDERS: Table = Table {
 pub(crate) const STOCK: Table = Table {
     name: "stock",
     columns: &[
-        Column { name: "available", kind: ColumnType::Integer, indexed: false },
-        Column { name: "reserved", kind: ColumnType::Integer, indexed: false },
+        Column { name: "available", kind: ColumnType::Integer, index: Index::None },
+        Column { name: "reserved", kind: ColumnType::Integer, index: Index::None },
     ],
 };
 

@@ -16,6 +16,8 @@ pub(crate) enum Load {
     Long,
     /// It goes on for as long as the client likes, and holds what it has read for it.
     Stream,
+    /// A live query: it goes on for as long as the client likes, with a task of its own.
+    Watch,
 }
 
 /// How many calls are worked on at a time. No kind takes places from another.
@@ -24,6 +26,7 @@ pub(crate) struct Admission {
     short: Arc<Semaphore>,
     long: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    watches: Arc<Semaphore>,
 }
 
 /// A place; dropping it gives it back.
@@ -33,10 +36,15 @@ pub(crate) struct Place {
 }
 
 impl Admission {
-    /// So many short ones, so many long ones and so many streams.
-    pub(crate) fn new(short: usize, long: usize, streams: usize) -> Self {
+    /// So many short ones, so many long ones, so many streams and so many live queries.
+    pub(crate) fn new(short: usize, long: usize, streams: usize, watches: usize) -> Self {
         let semaphore = |places: usize| Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
-        Self { short: semaphore(short), long: semaphore(long), streams: semaphore(streams) }
+        Self {
+            short: semaphore(short),
+            long: semaphore(long),
+            streams: semaphore(streams),
+            watches: semaphore(watches),
+        }
     }
 
     /// A place, where there is one.
@@ -45,6 +53,7 @@ impl Admission {
             Load::Short => &self.short,
             Load::Long => &self.long,
             Load::Stream => &self.streams,
+            Load::Watch => &self.watches,
         };
         Arc::clone(semaphore).try_acquire_owned().ok().map(|permit| Place { _permit: permit })
     }
@@ -56,12 +65,13 @@ mod tests {
 
     #[test]
     fn a_place_is_free_again_when_its_call_has_ended() {
-        let admission = Admission::new(1, 1, 1);
+        let admission = Admission::new(1, 1, 1, 1);
         let place = admission.admit(Load::Short);
         assert!(place.is_some());
         assert!(admission.admit(Load::Short).is_none());
         assert!(admission.admit(Load::Long).is_some());
         assert!(admission.admit(Load::Stream).is_some());
+        assert!(admission.admit(Load::Watch).is_some());
         drop(place);
         assert!(admission.admit(Load::Short).is_some());
     }

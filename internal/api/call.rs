@@ -81,4 +81,8 @@ impl<E: Environment> Calls<E> {
     pub(crate) fn admit_stream(&self) -> Result<Place, Failure> {
         self.admission.admit(Load::Stream).ok_or(Failure::Shed)
     }
+    /// A place for a live query, for as long as it lasts.
+    pub(crate) fn admit_watch(&self) -> Result<Place, Failure> {
+        self.admission.admit(Load::Watch).ok_or(Failure::Shed)
+    }
 }

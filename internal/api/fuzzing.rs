@@ -27,6 +27,8 @@ use super::proto::financing::v1;
 use super::proto::financing::v1::command_service_server::CommandService as _;
 use super::proto::registering::v1 as registering;
 use super::proto::registering::v1::integration_service_server::IntegrationService as _;
+use super::resume;
+use super::watch;
 
 /// The trailers of an answer are limited to a few kilobytes by clients.
 const MOST_TROUBLE: usize = 16 * 1024;
@@ -60,7 +62,7 @@ fn services() -> (CommandApi<Still>, IntegrationApi<Still>) {
     let (_, intake): (Listener<MemoryQueue>, Intake<Still>) =
         Listener::new(MemoryQueue::new(1), PartitionCount::DEFAULT, limits, desk, bell, Still);
     let (_, stop) = Stop::new();
-    let calls = Calls::new(Still, Admission::new(8, 8, 8), stop);
+    let calls = Calls::new(Still, Admission::new(8, 8, 8, 8), stop);
     (CommandApi::new(intake.clone(), calls.clone()), IntegrationApi::new(intake, calls))
 }
 
@@ -101,7 +103,7 @@ fn judge<T: std::fmt::Debug>(answer: Option<Result<Response<T>, Status>>) {
 pub fn request(bytes: &[u8]) {
     let Some((method, body)) = bytes.split_first() else { return };
     let (commands, integration) = services();
-    match method % 13 {
+    match method % 16 {
         0 => {
             if let Some(message) = read::<v1::SellInvoiceRequest>(body) {
                 judge(commands.sell_invoice(Request::new(message)).now_or_never());
@@ -172,19 +174,34 @@ fn query(method: u8, body: &[u8]) {
             let Some(message) = read::<v1::GetCommandRequest>(body) else { return };
             let _id: Option<Uuid> = fields.id("command_id", &message.command_id);
         }
-        _ => {
+        15 => {
             let Some(message) = read::<v1::ListStuckRequest>(body) else { return };
             let _age: Option<Duration> = fields.duration("older_than", message.older_than.as_ref());
             let page = fields.page(message.page_size, "", &PagedQuery::of("ListStuck"));
             assert!(page.size <= LARGEST_PAGE);
         }
+        other => return live_query(other, body),
     }
     if let Err(failure) = fields.finish(Some(())) {
         judge::<()>(Some(Err(failure.status("a query"))));
     }
 }
 
-/// A text as a consistency token and as a page token.
+fn live_query(method: u8, body: &[u8]) {
+    let partitions = PartitionCount::DEFAULT;
+    let refused = match method {
+        12 => read::<v1::WatchInvoicesRequest>(body)
+            .and_then(|message| watch::invoices(&message, partitions).err()),
+        13 => read::<v1::WatchInvestorsRequest>(body)
+            .and_then(|message| watch::investors(&message, partitions).err()),
+        _ => read::<v1::WatchBidsRequest>(body).and_then(|message| watch::bids(&message, partitions).err()),
+    };
+    if let Some(failure) = refused {
+        judge::<()>(Some(Err(failure.status("a live query"))));
+    }
+}
+
+/// A text as a consistency token, as a page token and as the resume token of a live query.
 ///
 /// # Panics
 ///
@@ -204,5 +221,11 @@ pub fn token(bytes: &[u8]) {
     if let Some(key) = query.key(text) {
         assert_eq!(query.token(key), text);
         assert_eq!(PagedQuery::of("ListIssuers").filtered("").key(text), None);
+    }
+    let query = PagedQuery::of("WatchBids").filtered("").filtered("").filtered("");
+    if let Some(place) = resume::read(&query, PartitionCount::DEFAULT, text) {
+        assert_eq!(resume::token(&query, &place), text);
+        assert_eq!(place.at.len(), usize::from(PartitionCount::DEFAULT.get()));
+        assert_eq!(resume::read(&PagedQuery::of("WatchBids"), PartitionCount::DEFAULT, text), None);
     }
 }

@@ -6,6 +6,7 @@
 use uuid::Uuid;
 
 use domain::ids::{InvestorId, InvoiceId, IssuerId};
+use domain::live::LiveQueries;
 use domain::views::{
     BidFilter, BidStatus, InvestorFilter, InvoiceFilter, InvoiceStatus, IssuerFilter, Page, Queries,
 };
@@ -38,11 +39,11 @@ fn cut<V, W: From<V>>(
 }
 
 /// A filter by id, the same however its letters were written.
-fn named<T: ToString>(filter: Option<T>) -> String {
+pub(crate) fn named<T: ToString>(filter: Option<T>) -> String {
     filter.map(|filter| filter.to_string()).unwrap_or_default()
 }
 
-impl<E: Environment, Q: Queries, B: EventBus> QueryApi<E, Q, B> {
+impl<E: Environment, Q: Queries, L: LiveQueries, B: EventBus> QueryApi<E, Q, L, B> {
     /// ListIssuers.
     pub(crate) async fn issuers(
         &self,

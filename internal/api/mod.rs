@@ -10,6 +10,7 @@
 //! - `command_service`, `integration_service`, `query_service`: the services, one short method a call
 //! - [`dead_letters`]: the service of those who look after what could not be done
 //! - `lists`: the paged lists; `story`: one invoice's story, and what is stuck; `facts`: the stream of facts; `health`: who is asked, and stopped, with the server
+//! - `watch`: live queries; `outbox`: what their clients have not taken yet; `resume`: where they go on
 //! - `parse`: from the wire to the domain, all violations at once; `paging`: page tokens; `ids`: the ids of a command
 //! - [`platform`]: what the platform tells of itself
 //! - `wire`: from the read side to the wire
@@ -35,14 +36,17 @@ mod health;
 pub(crate) mod ids;
 mod integration_service;
 mod lists;
+mod outbox;
 mod paging;
 mod parse;
 pub mod platform;
 pub mod proto;
 mod query_service;
+mod resume;
 pub mod server;
 mod status;
 mod story;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod wire;

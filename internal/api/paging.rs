@@ -38,6 +38,11 @@ impl PagedQuery {
         self
     }
 
+    /// What it is, to seal other tokens with.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The length in front, so that no two queries run together to the same bytes.
     fn push(&mut self, part: &[u8]) {
         self.0.extend_from_slice(&(part.len() as u64).to_be_bytes());

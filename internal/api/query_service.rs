@@ -13,6 +13,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use domain::live::LiveQueries;
 use domain::story::Stories;
 use domain::views::{CommandView, Queries};
 use eventsourcing::environment::{Doorbell, Doorbells, Environment, within};
@@ -27,6 +28,7 @@ use super::platform::Description;
 use super::proto::financing::v1;
 use super::proto::financing::v1::query_service_server::QueryService;
 use super::status::Failure;
+use super::watch::{WatchLimits, WatchStream};
 use super::wire::pending;
 
 /// How often the read model is looked at where no bell rings. Seldom: thousands may wait, and each look is a query.
@@ -36,8 +38,9 @@ const POLL: Duration = Duration::from_secs(1);
 const DEFAULT_WAIT: prost_types::Duration = prost_types::Duration { seconds: 30, nanos: 0 };
 
 /// The service, in front of read models and a bus.
-pub(crate) struct QueryApi<E, Q, B> {
+pub(crate) struct QueryApi<E, Q, L, B> {
     pub(crate) queries: Arc<Q>,
+    pub(crate) live: Arc<L>,
     pub(crate) bus: Arc<B>,
     /// As many as the deployment has.
     pub(crate) partitions: PartitionCount,
@@ -46,10 +49,12 @@ pub(crate) struct QueryApi<E, Q, B> {
     /// Rung when the bus has more.
     pub(crate) relayed: Doorbells,
     pub(crate) description: Description,
+    /// What a live query may take.
+    pub(crate) watching: WatchLimits,
     pub(crate) calls: Calls<E>,
 }
 
-impl<E: Environment, Q: Queries, B: EventBus> QueryApi<E, Q, B> {
+impl<E: Environment, Q: Queries, L: LiveQueries, B: EventBus> QueryApi<E, Q, L, B> {
     /// A read; one with a token may have to wait.
     pub(crate) fn reading(method: &'static str, metadata: &MetadataMap, token: &str) -> Call {
         if token.is_empty() { Call::short(method, metadata) } else { Call::long(method, metadata, None) }
@@ -88,7 +93,9 @@ impl<E: Environment, Q: Queries, B: EventBus> QueryApi<E, Q, B> {
 }
 
 #[tonic::async_trait]
-impl<E: Environment, Q: Queries + Stories, B: EventBus> QueryService for QueryApi<E, Q, B> {
+impl<E: Environment, Q: Queries + Stories, L: LiveQueries, B: EventBus> QueryService
+    for QueryApi<E, Q, L, B>
+{
     async fn get_issuer(
         &self,
         request: Request<v1::GetIssuerRequest>,
@@ -290,5 +297,31 @@ impl<E: Environment, Q: Queries + Stories, B: EventBus> QueryService for QueryAp
             Ok(feed.stream(place, lasts))
         };
         self.calls.answer(call, body).await
+    }
+    type WatchInvoicesStream = WatchStream<v1::WatchInvoicesResponse>;
+
+    async fn watch_invoices(
+        &self,
+        request: Request<v1::WatchInvoicesRequest>,
+    ) -> Result<Response<Self::WatchInvoicesStream>, Status> {
+        self.invoices_watched(request).await
+    }
+
+    type WatchInvestorsStream = WatchStream<v1::WatchInvestorsResponse>;
+
+    async fn watch_investors(
+        &self,
+        request: Request<v1::WatchInvestorsRequest>,
+    ) -> Result<Response<Self::WatchInvestorsStream>, Status> {
+        self.investors_watched(request).await
+    }
+
+    type WatchBidsStream = WatchStream<v1::WatchBidsResponse>;
+
+    async fn watch_bids(
+        &self,
+        request: Request<v1::WatchBidsRequest>,
+    ) -> Result<Response<Self::WatchBidsStream>, Status> {
+        self.bids_watched(request).await
     }
 }

@@ -16,6 +16,7 @@ use tonic::transport::server::Router;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Builder;
 
+use domain::live::LiveQueries;
 use domain::story::Stories;
 use domain::views::Queries;
 use eventsourcing::environment::{Doorbells, Environment, Stop};
@@ -36,6 +37,7 @@ use super::proto::financing::v1::command_service_server::CommandServiceServer;
 use super::proto::financing::v1::query_service_server::QueryServiceServer;
 use super::proto::registering::v1::integration_service_server::IntegrationServiceServer;
 use super::query_service::QueryApi;
+pub use super::watch::WatchLimits;
 
 /// The largest request, in bytes.
 pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
@@ -71,6 +73,8 @@ pub struct Limits {
     pub waits: usize,
     /// Streams of facts. Far fewer than calls: each holds what it has read and not yet sent.
     pub streams: usize,
+    /// Live queries, and what one may take.
+    pub watch: WatchLimits,
     /// Connections; at least one.
     pub connections: usize,
     /// How long a new connection has to say that it speaks HTTP/2.
@@ -91,6 +95,7 @@ impl Default for Limits {
             calls: 4096,
             waits: 4096,
             streams: 256,
+            watch: WatchLimits::USUAL,
             connections: affordable(),
             preface: Duration::from_secs(10),
             calls_per_connection: 1024,
@@ -114,9 +119,11 @@ pub enum ServeError {
 
 /// What the query side reads from.
 #[derive(Debug, Clone)]
-pub struct Sources<Q, B> {
+pub struct Sources<Q, L, B> {
     /// The read models.
     pub queries: Q,
+    /// The read models, as they change.
+    pub live: L,
     /// The bus.
     pub bus: B,
     /// As many as the deployment has.
@@ -155,21 +162,23 @@ pub async fn serve_commands<E: Environment>(
 /// # Errors
 ///
 /// See [`ServeError`].
-pub async fn serve_queries<E: Environment, Q: Queries + Stories, B: EventBus>(
+pub async fn serve_queries<E: Environment, Q: Queries + Stories, L: LiveQueries, B: EventBus>(
     listener: TcpListener,
-    sources: Sources<Q, B>,
+    sources: Sources<Q, L, B>,
     environment: E,
     limits: Limits,
     stop: Stop,
 ) -> Result<(), ServeError> {
-    let Sources { queries, bus, partitions, projected, relayed, description } = sources;
+    let Sources { queries, live, bus, partitions, projected, relayed, description } = sources;
     let queries = QueryServiceServer::new(QueryApi {
         queries: Arc::new(queries),
+        live: Arc::new(live),
         bus: Arc::new(bus),
         partitions,
         projected,
         relayed,
         description,
+        watching: limits.watch,
         calls: calls(&environment, limits, &stop),
     })
     .max_decoding_message_size(MAX_REQUEST_BYTES);
@@ -210,7 +219,8 @@ pub async fn serve_health<E: Environment>(
 }
 
 pub(super) fn calls<E: Environment>(environment: &E, limits: Limits, stop: &Stop) -> Calls<E> {
-    Calls::new(environment.clone(), Admission::new(limits.calls, limits.waits, limits.streams), stop.clone())
+    let admission = Admission::new(limits.calls, limits.waits, limits.streams, limits.watch.places);
+    Calls::new(environment.clone(), admission, stop.clone())
 }
 
 /// A server with health and reflection, which describes these services.

@@ -11,6 +11,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use uuid::Uuid;
 
+use domain::live::LiveError;
 use domain::views::QueryError;
 use eventsourcing::letters::Unresolved;
 use eventsourcing::listener::SubmitError;
@@ -26,6 +27,18 @@ pub(crate) const REQUEST_ID_REUSED: &str = "REQUEST_ID_REUSED";
 
 /// The reason of a command that can never succeed.
 pub(crate) const COMMAND_DEAD: &str = "COMMAND_DEAD";
+
+/// The reason of a watch whose client did not take its messages in time: resume with the last token.
+pub(crate) const WATCH_TOO_SLOW: &str = "WATCH_TOO_SLOW";
+
+/// The reason of a watch that has lasted as long as one may: resume with the last token.
+pub(crate) const WATCH_EXPIRED: &str = "WATCH_EXPIRED";
+
+/// The reason of a token since which too much has changed: begin again without one.
+pub(crate) const WATCH_TOO_FAR_BEHIND: &str = "WATCH_TOO_FAR_BEHIND";
+
+/// The reason of a token that is of another state of the platform than what is stored: begin again without one.
+pub(crate) const WATCH_TOKEN_ASTRAY: &str = "WATCH_TOKEN_ASTRAY";
 
 /// When to try again where there is too much to do, or something is down.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -73,6 +86,12 @@ pub(crate) enum Failure {
     Unheard(PortError),
     /// Nothing is done about a dead letter.
     Unresolved(Unresolved),
+    /// A live query cannot go on.
+    Unwatched(LiveError),
+    /// A live query's client does not take what it is sent.
+    TooSlow,
+    /// A live query has lasted as long as one may.
+    Expired,
     /// There is no such thing.
     NotFound(&'static str),
     /// The deadline passed.
@@ -119,6 +138,23 @@ impl Failure {
                 PortError::Content(_) | PortError::Broken(_) => internal(method, &error),
             },
             Self::Unresolved(unresolved) => not_resolved(method, &unresolved),
+            Self::Unwatched(error) => unwatched(method, error),
+            Self::TooSlow => {
+                tracing::info!(method, "the client was too slow");
+                watch(
+                    Code::Aborted,
+                    WATCH_TOO_SLOW,
+                    "messages were not taken in time: resume with the last token",
+                )
+            }
+            Self::Expired => {
+                tracing::debug!(method, "the watch has lasted long enough");
+                watch(
+                    Code::Aborted,
+                    WATCH_EXPIRED,
+                    "the watch has lasted long enough: resume with the last token",
+                )
+            }
             Self::NotFound(what) => {
                 tracing::debug!(method, what, "not found");
                 Status::not_found(format!("there is no such {what}"))
@@ -175,6 +211,30 @@ impl From<PortError> for Failure {
     fn from(error: PortError) -> Self {
         Self::Unresolved(Unresolved::Port(error))
     }
+}
+
+fn unwatched(method: &'static str, error: LiveError) -> Status {
+    match error {
+        LiveError::Unread(error) => Failure::Unread(error).status(method),
+        LiveError::Unheard(error) => Failure::Unheard(error).status(method),
+        LiveError::NotYet => unavailable(method, &error, "the event bus is behind the read models"),
+        LiveError::TooFarBehind => {
+            tracing::info!(method, %error, "the watch is too far behind");
+            let message = "too much has changed since: begin again without a token";
+            watch(Code::OutOfRange, WATCH_TOO_FAR_BEHIND, message)
+        }
+        LiveError::Astray => {
+            tracing::warn!(method, %error, "the token is of another state");
+            let message =
+                "what the token goes on from is not here, or not any more: begin again without a token";
+            watch(Code::FailedPrecondition, WATCH_TOKEN_ASTRAY, message)
+        }
+    }
+}
+
+fn watch(code: Code, reason: &str, message: &str) -> Status {
+    let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, HashMap::new());
+    Status::with_error_details(code, message, details)
 }
 
 fn invalid(method: &'static str, violations: Vec<FieldViolation>) -> Status {

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use domain::ids::InvoiceId;
+use domain::live::LiveQueries;
 use domain::story::{
     CommandStory, Ending, Next, RecordStory, SagaView, Stories, StoryView, StuckView, Turn, between,
 };
@@ -26,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The largest data that a story repeats of a record, in bytes: a thousand records fit into what clients take.
 const MOST_DATA: usize = 2 * 1024;
 
-impl<E: Environment, Q: Queries + Stories, B: EventBus> QueryApi<E, Q, B> {
+impl<E: Environment, Q: Queries + Stories, L: LiveQueries, B: EventBus> QueryApi<E, Q, L, B> {
     /// GetStory.
     pub(crate) async fn story(&self, request: v1::GetStoryRequest) -> Result<v1::GetStoryResponse, Failure> {
         let mut fields = Fields::default();

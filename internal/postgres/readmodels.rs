@@ -190,6 +190,11 @@ impl ReadModels for PostgresReadModels {
         let (_, table) = table(self.0.tables, query.table)?;
         let (mut values, mut tests) = tests(table, &query.conditions)?;
         let mut place = values.len();
+        if let Some(keys) = &query.keys {
+            place += 1;
+            values = values.and(keys.clone())?;
+            tests.push(format!("\"key\" = ANY(${place}::uuid[])"));
+        }
         if let Some(after) = query.after {
             place += 1;
             values = values.and(after)?;

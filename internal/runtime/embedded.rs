@@ -14,7 +14,7 @@ use eventsourcing::environment::Stop;
 use eventsourcing::letters::Letters;
 use eventsourcing::listener::Intake;
 use eventsourcing::ports::ReadModelSchema;
-use readmodel::{FinancingProjection, ReadModelQueries, tables};
+use readmodel::{FinancingProjection, LiveReadModels, ReadModelQueries, tables};
 use tokio::net::TcpListener;
 
 use crate::api::admin::AdminServices;
@@ -98,10 +98,15 @@ fn letters(
     dead_letter_service(letters, intake, &SystemEnvironment, limits, stop)
 }
 
-fn sources(stores: &Stores) -> Sources<ReadModelQueries<SqliteReadModels>, SqliteBus> {
+/// What the query side reads from, in the embedded platform.
+type EmbeddedSources =
+    Sources<ReadModelQueries<SqliteReadModels>, LiveReadModels<SqliteReadModels, SqliteBus>, SqliteBus>;
+
+fn sources(stores: &Stores) -> EmbeddedSources {
     let (platform, read_models) = (stores.platform(), stores.read_models());
     Sources {
         queries: ReadModelQueries::new(read_models.clone()),
+        live: LiveReadModels::new(read_models.clone(), platform.watched_bus(), stores.partitions()),
         bus: platform.watched_bus(),
         partitions: stores.partitions(),
         projected: read_models.projected().clone(),

@@ -214,6 +214,17 @@ impl ReadModels for SqliteReadModels {
         let (_, table) = table(self.0.tables, query.table)?;
         let mut values = Values::default();
         let mut tests = tests(&mut values, table, &query.conditions)?;
+        if let Some(keys) = &query.keys {
+            // Room for a power of two, so that there are few different statements; NULL is nobody's key.
+            let room = keys.len().next_power_of_two();
+            for place in 0..room {
+                match keys.get(place) {
+                    Some(key) => values.uuid(*key)?,
+                    None => values.null()?,
+                }
+            }
+            tests.push(format!("key IN ({})", vec!["?"; room].join(",")));
+        }
         if let Some(after) = query.after {
             values.uuid(after)?;
             tests.push("key > ?".to_owned());

@@ -8,6 +8,7 @@ mod queries;
 mod shelf;
 mod story;
 mod transport;
+mod watch;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -29,7 +30,7 @@ use eventsourcing::turn::drive;
 use eventsourcing::worker::{Worker, WorkerLimits};
 
 use super::platform::{Description, Topology};
-use super::server::{Limits, ServeError, Sources, serve_commands, serve_queries};
+use super::server::{Limits, ServeError, Sources, WatchLimits, serve_commands, serve_queries};
 use shelf::Shelf;
 
 const PARTITIONS: PartitionCount = PartitionCount::DEFAULT;
@@ -89,6 +90,7 @@ const PATIENT: Limits = Limits {
     calls: 64,
     waits: 64,
     streams: 64,
+    watch: WatchLimits::USUAL,
     connections: 64,
     preface: Duration::from_hours(1),
     calls_per_connection: 100,
@@ -172,6 +174,7 @@ async fn query_side(limits: Limits) -> QuerySide {
     let (shelf, bus, projected) = (Shelf::default(), MemoryBus::default(), Doorbells::default());
     let sources = Sources {
         queries: shelf.clone(),
+        live: shelf.clone(),
         bus: bus.clone(),
         partitions: PARTITIONS,
         projected: projected.clone(),

@@ -1,17 +1,20 @@
 //! A read side that says what it is told to say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use domain::ids::{BidId, InvestorId, InvoiceId, IssuerId};
+use domain::live::{
+    BidWatch, Delivery, InvestorWatch, InvoiceWatch, LiveError, LiveQueries, LiveRows, Resume,
+};
 use domain::story::{Stories, StoryView, StuckView};
 use domain::views::{
     BidFilter, BidView, CommandView, InvestorFilter, InvestorView, InvoiceFilter, InvoiceView, IssuerFilter,
     IssuerView, Page, Queries, QueryError,
 };
 use eventsourcing::environment::Timestamp;
-use eventsourcing::partition::LogPosition;
+use eventsourcing::partition::{LogPosition, Sequence};
 use eventsourcing::ports::EventBus;
 use uuid::Uuid;
 
@@ -25,6 +28,8 @@ pub(super) struct Shelf {
     pub(super) seen: Arc<AtomicBool>,
     /// How often that was asked.
     pub(super) asked: Arc<AtomicUsize>,
+    /// What has happened to investors, in that order.
+    pub(super) changes: Arc<Mutex<Vec<InvestorView>>>,
 }
 
 impl Queries for Shelf {
@@ -91,5 +96,58 @@ impl Stories for Shelf {
     ) -> Result<Vec<StuckView>, QueryError> {
         let stuck = self.stuck.lock().unwrap();
         Ok(stuck.iter().filter(|step| step.since <= up_to).take(limit as usize).cloned().collect())
+    }
+}
+
+/// Rows a page has.
+const PAGE: usize = 2;
+
+/// A watch that says what it is told to say.
+pub(super) struct Told<V> {
+    changes: Arc<Mutex<Vec<V>>>,
+    at: usize,
+    partitions: usize,
+    fails: VecDeque<LiveError>,
+}
+
+impl<V> Told<V> {
+    fn new(changes: Arc<Mutex<Vec<V>>>, from: Option<Resume>, fails: &[LiveError]) -> Self {
+        let at = from.map_or(0, |from| usize::try_from(from.at[0].get()).unwrap());
+        let partitions = usize::from(super::PARTITIONS.get());
+        Self { changes, at, partitions, fails: fails.iter().cloned().collect() }
+    }
+}
+
+impl<V: Clone + Send + 'static> LiveRows for Told<V> {
+    type View = V;
+
+    async fn begin(&mut self) -> Result<(), LiveError> {
+        if self.fails.len() > 1 { Err(self.fails.pop_front().unwrap()) } else { Ok(()) }
+    }
+
+    async fn next(&mut self) -> Result<Delivery<V>, LiveError> {
+        if let Some(error) = self.fails.pop_front() {
+            return Err(error);
+        }
+        let changes = self.changes.lock().unwrap();
+        let rows: Vec<V> = changes.iter().skip(self.at).take(PAGE).cloned().collect();
+        self.at += rows.len();
+        let at = vec![Sequence::new(self.at as u64); self.partitions];
+        let resume = Resume { at, log: 0, under_way: None, complete: self.at >= PAGE };
+        Ok(Delivery { caught_up: rows.is_empty(), rows, resume })
+    }
+}
+
+impl LiveQueries for Shelf {
+    fn watch_invoices(&self, _: InvoiceWatch, _: Option<Resume>) -> impl LiveRows<View = InvoiceView> {
+        Told::new(Arc::default(), None, &[LiveError::Astray, LiveError::Astray])
+    }
+
+    fn watch_investors(&self, _: InvestorWatch, from: Option<Resume>) -> impl LiveRows<View = InvestorView> {
+        Told::new(Arc::clone(&self.changes), from, &[])
+    }
+
+    fn watch_bids(&self, _: BidWatch, _: Option<Resume>) -> impl LiveRows<View = BidView> {
+        Told::new(Arc::default(), None, &[LiveError::TooFarBehind])
     }
 }

@@ -180,7 +180,7 @@ pub struct Terms {
 }
 
 /// The bid that won.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct WinningBid {
     /// The bid.
     pub bid_id: BidId,

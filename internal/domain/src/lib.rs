@@ -14,7 +14,8 @@
 //! - [`saga`]: what follows from what
 //! - [`integration`]: what arrives from the Registering context
 //! - [`story`]: the words of one invoice's story, from cause to effect
-//! - [`views`]: the words of the read side, and the port through which it is asked
+//! - [`views`]: the words of the read side, and the port through which it is asked; [`live`]: the same of live
+//!   queries
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
@@ -27,6 +28,7 @@ pub mod integration;
 pub mod investor;
 pub mod invoice;
 pub mod issuer;
+pub mod live;
 pub mod money;
 pub mod name;
 pub mod refusal;

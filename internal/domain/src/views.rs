@@ -24,7 +24,7 @@ pub struct IssuerView {
 }
 
 /// An investor's account.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct InvestorView {
     /// The investor.
     pub id: InvestorId,
@@ -39,7 +39,7 @@ pub struct InvestorView {
 }
 
 /// An invoice.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct InvoiceView {
     /// The invoice.
     pub id: InvoiceId,
@@ -54,7 +54,7 @@ pub struct InvoiceView {
 }
 
 /// A bid.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BidView {
     /// The bid.
     pub id: BidId,

@@ -690,6 +690,8 @@ pub struct RowQuery {
     pub table: &'static str,
     /// All of these hold.
     pub conditions: Vec<(&'static str, Test)>,
+    /// Only rows with one of these keys, of which there are a thousand at most; `None` where the key does not matter.
+    pub keys: Option<Vec<Uuid>>,
     /// Only rows with a greater key, in the order of the UUIDs' bytes.
     pub after: Option<Uuid>,
     /// At most this many.

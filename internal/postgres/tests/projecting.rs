@@ -93,7 +93,7 @@ async fn projectors_of_different_partitions_write_their_columns_of_the_same_rows
         );
         assert_eq!((one, other), (Ok(vec![true]), Ok(vec![true])));
     }
-    let query = RowQuery { table: THINGS, conditions: Vec::new(), after: None, limit: 100 };
+    let query = RowQuery { table: THINGS, conditions: Vec::new(), keys: None, after: None, limit: 100 };
     let rows = left.rows(&query).await.unwrap();
     assert_eq!(rows.len(), 50);
     let last = Some(Value::Text("19".to_owned()));

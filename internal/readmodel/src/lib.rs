@@ -6,13 +6,16 @@
 //! - `projection`: what each fact changes in them
 //! - `queries`: reading them as the views of the domain
 //! - [`story`]: one invoice's story, put together from its records; `stories`: reading what it is made of
+//! - [`live`]: reading them, and then what changes in them
 
+mod live;
 mod projection;
 mod queries;
 mod stories;
 pub mod story;
 pub mod tables;
 
+pub use live::LiveReadModels;
 pub use projection::FinancingProjection;
 pub use queries::ReadModelQueries;
 pub use stories::MOST_COMMANDS;

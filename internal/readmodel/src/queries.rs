@@ -40,13 +40,15 @@ impl<S: ReadModels> ReadModelQueries<S> {
         page: Page,
         read: Read<T>,
     ) -> Result<Vec<T>, QueryError> {
-        let query = RowQuery { table: table.name, conditions, after: page.after, limit: page.size };
+        let query =
+            RowQuery { table: table.name, conditions, keys: None, after: page.after, limit: page.size };
         let rows = self.0.rows(&query).await.map_err(failed)?;
         rows.iter().filter_map(|row| read(&Fields::of(table, row)).transpose()).collect()
     }
 }
 
-type Read<T> = fn(&Fields<'_>) -> Result<Option<T>, QueryError>;
+/// How a row is read: `None` for one that says nothing yet.
+pub(crate) type Read<T> = fn(&Fields<'_>) -> Result<Option<T>, QueryError>;
 
 pub(crate) fn failed(error: PortError) -> QueryError {
     match error {
@@ -127,7 +129,7 @@ fn issuer(row: &Fields<'_>) -> Result<Option<IssuerView>, QueryError> {
     Ok(Some(IssuerView { id: IssuerId::new(row.key), name: row.text("name")?.to_owned() }))
 }
 
-fn investor(row: &Fields<'_>) -> Result<Option<InvestorView>, QueryError> {
+pub(crate) fn investor(row: &Fields<'_>) -> Result<Option<InvestorView>, QueryError> {
     Ok(Some(InvestorView {
         id: InvestorId::new(row.key),
         name: row.text("name")?.to_owned(),
@@ -137,7 +139,7 @@ fn investor(row: &Fields<'_>) -> Result<Option<InvestorView>, QueryError> {
     }))
 }
 
-fn invoice(row: &Fields<'_>) -> Result<Option<InvoiceView>, QueryError> {
+pub(crate) fn invoice(row: &Fields<'_>) -> Result<Option<InvoiceView>, QueryError> {
     let winning_bid = if row.has("winning_bid") {
         Some(WinningBid {
             bid_id: BidId::new(row.uuid("winning_bid")?),
@@ -157,7 +159,7 @@ fn invoice(row: &Fields<'_>) -> Result<Option<InvoiceView>, QueryError> {
 }
 
 /// `None` for a bid of which only the invoice's half is there yet.
-fn bid(row: &Fields<'_>) -> Result<Option<BidView>, QueryError> {
+pub(crate) fn bid(row: &Fields<'_>) -> Result<Option<BidView>, QueryError> {
     if !row.has("investor_id") {
         return Ok(None);
     }
@@ -210,7 +212,7 @@ fn named(name: Option<&String>) -> Vec<(&'static str, Test)> {
     name.map(|name| ("name", Test::Is(Value::Text(name.clone())))).into_iter().collect()
 }
 
-fn by_id(column: &'static str, id: Option<Uuid>) -> Option<(&'static str, Test)> {
+pub(crate) fn by_id(column: &'static str, id: Option<Uuid>) -> Option<(&'static str, Test)> {
     Some((column, Test::Is(Value::Uuid(id?))))
 }
 

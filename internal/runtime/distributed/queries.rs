@@ -12,7 +12,7 @@ use crate::runtime::environment::SystemEnvironment;
 use crate::runtime::settings::QueriesSettings;
 use crate::runtime::signals::Signals;
 use crate::runtime::supervise::Process;
-use readmodel::ReadModelQueries;
+use readmodel::{LiveReadModels, ReadModelQueries};
 
 use super::readiness::{announce, bind};
 use super::{connect, text};
@@ -43,6 +43,7 @@ pub async fn run(settings: QueriesSettings) -> Result<(), String> {
     let bus = NatsBus::for_watchers(&nats);
     let sources = Sources {
         queries: ReadModelQueries::new(models.clone()),
+        live: LiveReadModels::new(models.clone(), bus.clone(), common.partitions),
         relayed: bus.bells().clone(),
         bus,
         partitions: common.partitions,

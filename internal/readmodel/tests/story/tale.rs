@@ -159,7 +159,7 @@ impl Tale {
             }
             Came::Dead(reason) => {
                 let message = "it came to the wrong place".to_owned();
-                let data = DeadData { reason, message, command: Some(raw), raw: None };
+                let data = DeadData { reason, message, command: Some(raw), raw: None, discards: None };
                 vec![(COMMAND_DEAD, serde_json::to_string(&data).unwrap(), false)]
             }
         };

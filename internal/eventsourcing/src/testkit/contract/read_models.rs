@@ -26,6 +26,7 @@ where
     rows_are_found_by_what_their_columns_are(make().await).await;
     rows_are_paged_by_their_keys(make().await).await;
     rows_are_listed_in_the_order_of_a_column(make().await).await;
+    rows_are_found_by_their_keys(make().await).await;
     a_large_step_is_one_step(make().await).await;
     of_two_handles_one_wins(make().await).await;
     a_second_owner_goes_on_and_the_first_is_refused(make().await).await;
@@ -88,7 +89,7 @@ async fn an_empty_store_has_no_rows_and_stands_at_zero<R: ReadModels>(models: R)
     let checkpoints = by_partition(models.checkpoints(&asked).await.expect("checkpoints can be read"));
     assert_eq!(checkpoints, asked.into_iter().map(|partition| (partition, Projected::default())).collect());
     assert_eq!(models.row(THINGS, id("a")).await, Ok(None));
-    let query = RowQuery { table: THINGS, conditions: Vec::new(), after: None, limit: 10 };
+    let query = RowQuery { table: THINGS, conditions: Vec::new(), keys: None, after: None, limit: 10 };
     assert_eq!(models.rows(&query).await, Ok(Vec::new()));
     assert_eq!(models.apply(Vec::new()).await, Ok(Vec::new()));
 }
@@ -214,7 +215,8 @@ async fn values_come_back_as_they_were<R: ReadModels>(models: R) {
 }
 
 async fn find<R: ReadModels>(models: &R, conditions: &[(&'static str, Test)]) -> Vec<Uuid> {
-    let query = RowQuery { table: THINGS, conditions: conditions.to_vec(), after: None, limit: 100 };
+    let query =
+        RowQuery { table: THINGS, conditions: conditions.to_vec(), keys: None, after: None, limit: 100 };
     models.rows(&query).await.expect("rows can be read").iter().map(|row| row.key).collect()
 }
 
@@ -253,7 +255,7 @@ async fn rows_are_paged_by_their_keys<R: ReadModels>(models: R) {
         let mut after = None;
         loop {
             let conditions = vec![("rank", Test::Is(Value::Integer(1)))];
-            let rows = models.rows(&RowQuery { table: THINGS, conditions, after, limit }).await;
+            let rows = models.rows(&RowQuery { table: THINGS, conditions, keys: None, after, limit }).await;
             let rows = rows.expect("rows can be read");
             assert!(rows.len() <= limit as usize, "a page keeps to its limit");
             let Some(last) = rows.last() else { break };
@@ -297,6 +299,38 @@ async fn rows_are_listed_in_the_order_of_a_column<R: ReadModels>(models: R) {
     assert_eq!(ranked(&open, 100, 10).await, [twenty, least, thirty]);
     assert_eq!(ranked(&[("name", Test::Is(text("x")))], 100, 10).await, [twenty]);
     assert_eq!(ranked(&[], 100, 10).await, [done, twenty, least, thirty]);
+}
+
+async fn rows_are_found_by_their_keys<R: ReadModels>(models: R) {
+    let key = |number: u128| Uuid::from_u128(number);
+    let owner = |number: u128| Value::Uuid(id(if number.is_multiple_of(2) { "even" } else { "odd" }));
+    let changes = (0..40).map(|number| set(key(number), &[("owner", owner(number))])).collect();
+    first(&models, changes).await;
+    let asked = |keys: Vec<Uuid>| RowQuery {
+        table: THINGS,
+        conditions: Vec::new(),
+        keys: Some(keys),
+        after: None,
+        limit: 1000,
+    };
+    let found = async |query: RowQuery| -> Vec<u128> {
+        let rows = models.rows(&query).await.expect("rows can be read");
+        rows.iter().map(|row| row.key.as_u128()).collect()
+    };
+    // In the order of the keys, however they are asked for, and each once; those that are not there do not matter.
+    let some = vec![key(30), key(3), key(99), key(7), key(3), key(0)];
+    assert_eq!(found(asked(some.clone())).await, [0, 3, 7, 30]);
+    assert!(found(asked(Vec::new())).await.is_empty(), "no key is no row");
+    assert!(found(asked(vec![key(40), Uuid::max()])).await.is_empty());
+    // Together with all else that a query says.
+    let even = vec![("owner", Test::Is(Value::Uuid(id("even"))))];
+    assert_eq!(found(RowQuery { conditions: even, ..asked(some.clone()) }).await, [0, 30]);
+    assert_eq!(found(RowQuery { after: Some(key(3)), ..asked(some.clone()) }).await, [7, 30]);
+    assert_eq!(found(RowQuery { limit: 2, ..asked(some) }).await, [0, 3]);
+    for count in [1, 2, 3, 256, 257, 1000] {
+        let expected: Vec<u128> = (0..count.min(40)).collect();
+        assert_eq!(found(asked((0..count).map(key).collect())).await, expected);
+    }
 }
 
 async fn a_large_step_is_one_step<R: ReadModels>(models: R) {

@@ -102,7 +102,7 @@ type Content = (Vec<(Partition, Projected)>, Vec<Row>, Vec<Row>);
 /// All that can be read.
 async fn content<R: ReadModels>(models: &R) -> Content {
     let rows = async |table| {
-        let query = RowQuery { table, conditions: Vec::new(), after: None, limit: 1000 };
+        let query = RowQuery { table, conditions: Vec::new(), keys: None, after: None, limit: 1000 };
         models.rows(&query).await.expect("rows can be read")
     };
     let mut checkpoints = models.checkpoints(&all()).await.expect("checkpoints can be read");
@@ -145,7 +145,7 @@ async fn what_is_swapped_in_has_all_that_was_applied<R: ReadModels + Rebuildable
     assert_eq!(content(&models).await, before, "the same, however it was cut");
     // And by the columns that are indexed.
     let owned = vec![("owner", Test::Is(Value::Uuid(id("owner 0"))))];
-    let query = RowQuery { table: THINGS, conditions: owned, after: None, limit: 1000 };
+    let query = RowQuery { table: THINGS, conditions: owned, keys: None, after: None, limit: 1000 };
     let found = models.rows(&query).await.expect("rows can be read");
     let expected: Vec<Row> =
         before.1.into_iter().filter(|row| row.values[1] == Some(Value::Uuid(id("owner 0")))).collect();

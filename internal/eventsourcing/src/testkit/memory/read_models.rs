@@ -146,6 +146,7 @@ impl SavedReadModels {
         let rows = self.holding(shape, &query.conditions)?;
         Ok(rows
             .filter(|row| query.after.is_none_or(|after| row.key > after))
+            .filter(|row| query.keys.as_ref().is_none_or(|keys| keys.contains(&row.key)))
             .take(usize::try_from(query.limit).unwrap_or(usize::MAX))
             .collect())
     }
