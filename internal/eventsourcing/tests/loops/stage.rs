@@ -14,6 +14,7 @@ use eventsourcing::environment::{Doorbell, Doorbells, Environment as _, Stop, St
 use eventsourcing::importer::Importer;
 use eventsourcing::listener::{Intake, Listener, ListenerLimits};
 use eventsourcing::membership::{Membership, RENEWAL};
+use eventsourcing::observer::Watch;
 use eventsourcing::outcome::Reply;
 use eventsourcing::partition::{Partition, PartitionCount};
 use eventsourcing::policy::PolicyRunner;
@@ -54,6 +55,8 @@ pub struct Stage {
     pub foreign: MemoryForeignEvents,
     pub dead_letters: MemoryDeadLetters,
     pub stop: Stop,
+    /// Who looks on at every new part.
+    pub watch: Watch,
     interference: Option<Arc<dyn Interference>>,
     stopper: Stopper,
 }
@@ -122,6 +125,7 @@ impl Stage {
             foreign: MemoryForeignEvents::new(1),
             dead_letters: MemoryDeadLetters::default(),
             stop,
+            watch: Watch::default(),
             interference: None,
             stopper,
         }
@@ -179,6 +183,7 @@ impl Stage {
         let environment = self.world.environment();
         let (mut body, intake) =
             Listener::new(self.queue(), self.partitions, limits, desk, bell.clone(), environment.clone());
+        body = body.observed_by(self.watch.clone());
         let stop = self.stop.clone();
         let task =
             self.world.spawn(name, async move { drive(&mut body, &environment, &bell, POLL, &stop).await });
@@ -199,7 +204,7 @@ impl Stage {
             assignment.clone(),
             limits,
         );
-        self.play(name, body, self.queue.bells(), assignment)
+        self.play(name, body.observed_by(self.watch.clone()), self.queue.bells(), assignment)
     }
 
     pub fn relayer(&self, name: &str) -> Part {
@@ -208,7 +213,7 @@ impl Stage {
 
     fn relayer_of(&self, name: &str, assignment: Assignment) -> Part {
         let body = Relayer::new(self.log(), self.bus(), assignment.clone());
-        self.play(name, body, self.log.bells(), assignment)
+        self.play(name, body.observed_by(self.watch.clone()), self.log.bells(), assignment)
     }
 
     pub fn policies(&self, name: &str) -> Part {
@@ -226,7 +231,7 @@ impl Stage {
             self.partitions,
             assignment.clone(),
         );
-        self.play(name, body, self.bus.bells(), assignment)
+        self.play(name, body.observed_by(self.watch.clone()), self.bus.bells(), assignment)
     }
 
     pub fn projector(&self, name: &str) -> Part {
@@ -240,7 +245,7 @@ impl Stage {
             .map_or(self.models.clone(), |one| self.models.interfered(Arc::clone(one)));
         let body: Projector<Ledger, _, _, _> =
             Projector::new(Balances, self.bus(), models, assignment.clone());
-        self.play(name, body, self.bus.bells(), assignment)
+        self.play(name, body.observed_by(self.watch.clone()), self.bus.bells(), assignment)
     }
 
     pub fn importer(&self, name: &str) -> Part {
@@ -262,7 +267,7 @@ impl Stage {
             self.partitions,
             assignment.clone(),
         );
-        self.play(name, body, self.foreign.bells(), assignment)
+        self.play(name, body.observed_by(self.watch.clone()), self.foreign.bells(), assignment)
     }
 
     /// A process that takes part in a role: its loop, and the loop that renews its leases.
