@@ -11,7 +11,7 @@
 //! - [`schema`]: the tables of the log's file, and the refusal to open another deployment's
 //! - [`platform`]: the store of log, queue and bus in one file
 //! - [`log`], [`commit`], [`load`], [`checkpoints`]: the event log
-//! - [`queue`], [`bus`]: the command queue; the bus, which is the log up to a durable position
+//! - [`queue`], [`depth`], [`bus`]: the command queue, and how much waits in it; the bus, which is the log up to a durable position
 //! - [`tail`], [`memory`]: what was committed last, so that most reads need no SQL
 //! - [`readmodels`], [`upsert`]: the read models, in a file of their own
 //! - [`error`]: what an error of `SQLite` means to a port
@@ -20,6 +20,7 @@ mod bus;
 mod checkpoints;
 mod commit;
 mod connect;
+mod depth;
 mod error;
 mod load;
 mod lock;
