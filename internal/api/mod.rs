@@ -13,6 +13,7 @@
 //! - `wire`: from the read side to the wire
 //! - `status`: the one mapping from errors to a status
 //! - `call`, `admission`, `deadline`: what every call has in common
+//! - [`observation`]: whoever looks on at the calls
 //! - `fuzzing`: what must hold for whatever bytes a client sends
 //! - [`codec`]: how messages are read off the wire
 //! - [`proto`]: what is generated from `proto/`
@@ -30,6 +31,7 @@ mod health;
 mod ids;
 mod integration_service;
 mod lists;
+pub mod observation;
 mod paging;
 mod parse;
 pub mod proto;

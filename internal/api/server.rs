@@ -27,6 +27,7 @@ use super::command_service::CommandApi;
 use super::connections::{affordable, incoming};
 use super::health::Pulse;
 use super::integration_service::IntegrationApi;
+use super::observation::CallWatch;
 use super::proto::DESCRIPTORS;
 use super::proto::financing::v1::command_service_server::CommandServiceServer;
 use super::proto::financing::v1::query_service_server::QueryServiceServer;
@@ -131,8 +132,9 @@ pub async fn serve_commands<E: Environment>(
     environment: E,
     limits: Limits,
     stop: Stop,
+    watch: CallWatch,
 ) -> Result<(), ServeError> {
-    let calls = calls(&environment, limits, &stop);
+    let calls = calls(&environment, limits, &stop, watch);
     let commands = CommandServiceServer::new(CommandApi::new(intake.clone(), calls.clone()))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
     let events = IntegrationServiceServer::new(IntegrationApi::new(intake, calls))
@@ -152,6 +154,7 @@ pub async fn serve_queries<E: Environment, Q: Queries, B: EventBus>(
     environment: E,
     limits: Limits,
     stop: Stop,
+    watch: CallWatch,
 ) -> Result<(), ServeError> {
     let Sources { queries, bus, partitions, projected, relayed } = sources;
     let queries = QueryServiceServer::new(QueryApi {
@@ -160,7 +163,7 @@ pub async fn serve_queries<E: Environment, Q: Queries, B: EventBus>(
         partitions,
         projected,
         relayed,
-        calls: calls(&environment, limits, &stop),
+        calls: calls(&environment, limits, &stop, watch),
     })
     .max_decoding_message_size(MAX_REQUEST_BYTES);
     let router = common(QUERY_SERVICES, limits, &stop)?.add_service(queries);
@@ -182,8 +185,9 @@ pub async fn serve_health<E: Environment>(
     until_stopped(common(&[], limits, &stop)?, listener, environment, limits, stop).await
 }
 
-fn calls<E: Environment>(environment: &E, limits: Limits, stop: &Stop) -> Calls<E> {
-    Calls::new(environment.clone(), Admission::new(limits.calls, limits.waits, limits.streams), stop.clone())
+fn calls<E: Environment>(environment: &E, limits: Limits, stop: &Stop, watch: CallWatch) -> Calls<E> {
+    let admission = Admission::new(limits.calls, limits.waits, limits.streams);
+    Calls::new(environment.clone(), admission, stop.clone(), watch)
 }
 
 /// A server with health and reflection, which describes these services.

@@ -8,7 +8,8 @@ use std::io::Write as _;
 
 use domain::financing::Financing;
 use domain::saga::Saga;
-use eventsourcing::ports::ReadModelSchema;
+use eventsourcing::assignment::Assignment;
+use eventsourcing::ports::{ReadModelSchema, Role};
 use readmodel::{FinancingProjection, ReadModelQueries, tables};
 use tokio::net::TcpListener;
 
@@ -17,6 +18,8 @@ use crate::sqlite::{DirectoryLock, SqliteBus, SqliteReadModels};
 
 use super::config::EmbeddedSettings;
 use super::environment::SystemEnvironment;
+use super::observation::Telemetry;
+use super::observation::lookup::{projection_lag, queue_depth, relay_lag};
 use super::signals::Signals;
 use super::stores::Stores;
 use super::supervise::Process;
@@ -31,29 +34,47 @@ pub async fn run(settings: EmbeddedSettings) -> Result<(), String> {
     let lock = DirectoryLock::acquire(&settings.data_dir).map_err(text)?;
     let command_listener = bind(settings.command_addr, "--command-addr").await?;
     let query_listener = bind(settings.query_addr, "--query-addr").await?;
+    let mut telemetry = Telemetry::start(&settings.telemetry, "financing").await?;
     let schema = ReadModelSchema { version: tables::SCHEMA_VERSION, tables: tables::TABLES };
     let stores = Stores::open(&settings.data_dir, lock, settings.partitions, schema).await?;
+    let stores = stores.observed_by(telemetry.watch());
+    look_up(&mut telemetry, &stores);
 
     let mut process = Process::default();
     let loops_stop = process.loops_stop();
     let intake = stores.start_loops::<Financing>(Saga, FinancingProjection, &mut process.loops, &loops_stop);
 
     announce(&settings, &command_listener, &query_listener)?;
+    telemetry.serve(&mut process)?;
     let limits = Limits { grace: settings.grace_seconds, ..Limits::default() };
     let (stop, sources) = (process.intake_stop(), sources(&stores));
+    let watch = telemetry.calls();
     process.servers.start("command server", async move {
-        serve_commands(command_listener, intake, SystemEnvironment, limits, stop).await.map_err(text)
+        serve_commands(command_listener, intake, SystemEnvironment, limits, stop, watch).await.map_err(text)
     });
-    let stop = process.intake_stop();
+    let (stop, watch) = (process.intake_stop(), telemetry.calls());
     process.servers.start("query server", async move {
-        serve_queries(query_listener, sources, SystemEnvironment, limits, stop).await.map_err(text)
+        serve_queries(query_listener, sources, SystemEnvironment, limits, stop, watch).await.map_err(text)
     });
 
     let ended = process.run(signals, stores.death()).await;
     stores.close().await;
+    telemetry.finish().await;
     ended?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What is looked up when somebody asks for metrics.
+fn look_up(telemetry: &mut Telemetry, stores: &Stores) {
+    let (platform, partitions) = (stores.platform(), stores.partitions());
+    for role in [Role::Worker, Role::Relayer, Role::Policies, Role::Projector] {
+        telemetry.owned().add(role, &Assignment::of(partitions.all()));
+    }
+    telemetry.looks_up(queue_depth(platform.log(), platform.queue(), partitions));
+    telemetry.looks_up(relay_lag(platform.log(), platform.bus(), partitions));
+    let models = stores.read_models().clone();
+    telemetry.looks_up(projection_lag(platform.watched_bus(), models, partitions));
 }
 
 fn sources(stores: &Stores) -> Sources<ReadModelQueries<SqliteReadModels>, SqliteBus> {

@@ -8,6 +8,7 @@
 //! - [`embedded`]: the platform in one process
 //! - [`environment`]: the machine's clock and randomness
 //! - `fuzzing`: what must hold for whatever a configuration says
+//! - [`observation`]: traces and metrics
 //! - [`populate`]: registers issuers and investors
 //! - [`process`]: what every program does around its work
 //! - [`settings`]: the settings of the distributed programs
@@ -24,6 +25,7 @@ pub mod embedded;
 pub mod environment;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+pub mod observation;
 pub mod populate;
 pub mod process;
 pub mod settings;

@@ -18,9 +18,13 @@ use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 
 use crate::api::server::{Limits, serve_commands};
-use crate::nats::{Nats, NatsBus, NatsDeadLetters, NatsForeignEvents, NatsQueue, NatsReplies, reply_address};
+use crate::nats::{
+    Nats, NatsBus, NatsDeadLetters, NatsDepth, NatsForeignEvents, NatsQueue, NatsReplies, reply_address,
+};
 use crate::postgres::PostgresLog;
 use crate::runtime::environment::SystemEnvironment;
+use crate::runtime::observation::Telemetry;
+use crate::runtime::observation::lookup::queue_depth;
 use crate::runtime::settings::CommandsSettings;
 use crate::runtime::signals::Signals;
 use crate::runtime::supervise::Process;
@@ -47,6 +51,7 @@ pub async fn run(settings: CommandsSettings) -> Result<(), String> {
         bind(settings.health.health_addr, "--health-addr").await?
     };
     let name = name(&settings);
+    let mut telemetry = Telemetry::start(&common.telemetry, "commandsd").await?;
     let database = (parts.worker || parts.policies)
         .then(|| connect::log_database(&settings.database, &name))
         .transpose()?;
@@ -64,9 +69,10 @@ pub async fn run(settings: CommandsSettings) -> Result<(), String> {
 
     let mut process = Process::default();
     let limits = Limits { grace: common.grace_seconds, ..Limits::default() };
-    let mut ownership = log.clone().map(|log| Ownership::new(log, nats.clone()));
+    let mut ownership = log.clone().map(|log| Ownership::new(log, nats.clone(), &telemetry));
     if let (Some(log), Some(ownership)) = (&log, &mut ownership) {
         if parts.worker {
+            telemetry.looks_up(queue_depth(log.clone(), NatsDepth::new(&nats), partitions));
             start_worker(&mut process, &nats, log, ownership, partitions);
         }
         if parts.policies {
@@ -75,11 +81,12 @@ pub async fn run(settings: CommandsSettings) -> Result<(), String> {
         }
     }
     if parts.listener {
-        let intake = start_listener(&mut process, &nats, partitions).await?;
-        serve_intake(&mut process, port, intake, limits)?;
+        let intake = start_listener(&mut process, &nats, partitions, &telemetry).await?;
+        serve_intake(&mut process, port, intake, limits, &telemetry)?;
     } else {
         serve(&mut process, port, limits)?;
     }
+    telemetry.serve(&mut process)?;
 
     let ended = process.run(signals, std::future::pending()).await;
     if let Some(ownership) = ownership {
@@ -89,6 +96,7 @@ pub async fn run(settings: CommandsSettings) -> Result<(), String> {
         log.close().await;
     }
     nats.flush().await;
+    telemetry.finish().await;
     ended?;
     tracing::info!("stopped");
     Ok(())
@@ -107,11 +115,12 @@ fn serve_intake(
     port: TcpListener,
     intake: Intake<SystemEnvironment>,
     limits: Limits,
+    telemetry: &Telemetry,
 ) -> Result<(), String> {
     announce("commands", &port)?;
-    let stop = process.intake_stop();
+    let (stop, watch) = (process.intake_stop(), telemetry.calls());
     process.servers.start("command server", async move {
-        serve_commands(port, intake, SystemEnvironment, limits, stop).await.map_err(text)
+        serve_commands(port, intake, SystemEnvironment, limits, stop, watch).await.map_err(text)
     });
     Ok(())
 }
@@ -121,6 +130,7 @@ async fn start_listener(
     process: &mut Process,
     nats: &Nats,
     partitions: PartitionCount,
+    telemetry: &Telemetry,
 ) -> Result<Intake<SystemEnvironment>, String> {
     // Of this process alone: addresses are stored with the commands, and outlive it.
     let desk = Desk::new(&reply_address(SystemEnvironment.uuid()));
@@ -136,6 +146,7 @@ async fn start_listener(
         SystemEnvironment,
     );
     let stop = process.loops_stop();
+    let listener = listener.observed_by(telemetry.watch());
     process.loops.start_loop(listener, bell, POLL, stop);
     Ok(intake)
 }
@@ -160,6 +171,7 @@ fn start_worker(
         WorkerLimits::default(),
     );
     let stop = process.loops_stop();
+    let worker = worker.observed_by(ownership.watch());
     process.loops.start_loop(worker, bell, POLL, stop);
 }
 
@@ -184,6 +196,7 @@ fn start_policies(
         assignment,
     );
     let stop = process.loops_stop();
+    let policies = policies.observed_by(ownership.watch());
     process.loops.start_loop(policies, bell, POLL, stop);
 }
 
@@ -208,5 +221,6 @@ fn start_importer(
         assignment,
     );
     let stop = process.loops_stop();
+    let importer = importer.observed_by(ownership.watch());
     process.loops.start_loop(importer, bell, POLL, stop);
 }

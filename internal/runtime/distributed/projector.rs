@@ -9,6 +9,8 @@ use eventsourcing::projector::Projector;
 
 use crate::api::server::Limits;
 use crate::nats::NatsBus;
+use crate::runtime::observation::Telemetry;
+use crate::runtime::observation::lookup::projection_lag;
 use crate::runtime::settings::ProjectorSettings;
 use crate::runtime::signals::Signals;
 use crate::runtime::supervise::Process;
@@ -30,6 +32,7 @@ pub async fn run(settings: ProjectorSettings) -> Result<(), String> {
     let common = &settings.common;
     let streams = connect::streams(&common.streams, common.partitions)?;
     let port = bind(settings.health.health_addr, "--health-addr").await?;
+    let mut telemetry = Telemetry::start(&common.telemetry, NAME).await?;
     let database = connect::models_database(&settings.database, NAME)?;
 
     let started = connect::unless_stopped(&mut signals, async {
@@ -41,21 +44,25 @@ pub async fn run(settings: ProjectorSettings) -> Result<(), String> {
     let Some((nats, models)) = started.await? else { return Ok(()) };
 
     let mut process = Process::default();
-    let mut ownership = Ownership::new(models.clone(), nats.clone());
+    let mut ownership = Ownership::new(models.clone(), nats.clone(), &telemetry);
     let bus = NatsBus::for_loops(&nats);
     let bell = bus.bells().hang();
     let assignment = ownership.join(&mut process, Role::Projector, common.partitions, &bell);
+    telemetry.looks_up(projection_lag(NatsBus::for_watchers(&nats), models.clone(), common.partitions));
     let announcing = Announcing::new(models.clone(), nats.clone());
     let projector: Projector<Financing, _, _, _> =
         Projector::new(FinancingProjection, bus, announcing, assignment);
+    let projector = projector.observed_by(ownership.watch());
     let stop = process.loops_stop();
     process.loops.start_loop(projector, bell, POLL, stop);
     serve(&mut process, port, Limits { grace: common.grace_seconds, ..Limits::default() })?;
+    telemetry.serve(&mut process)?;
 
     let ended = process.run(signals, std::future::pending()).await;
     ownership.leave().await;
     models.close().await;
     nats.flush().await;
+    telemetry.finish().await;
     ended?;
     tracing::info!("stopped");
     Ok(())
