@@ -6,7 +6,7 @@
 //!   [`approve_financing`], [`reverse_financing`]; many at once: [`race`]
 //! - what a client may rely on: [`queries`], [`read_your_writes`], [`idempotence`], [`refusals`], [`bad_input`],
 //!   [`services`], [`shell`]
-//! - what an operator may rely on: [`start`], [`stop`], [`crash`], [`populate`], [`verify`]
+//! - what an operator may rely on: [`start`], [`stop`], [`crash`], [`populate`], [`verify`], [`telemetry`]
 //! - what an engineer may rely on: [`architecture`], [`documents`], [`compose`]
 //! - [`harness`]: what they share
 //!
@@ -46,4 +46,5 @@ mod services;
 mod shell;
 mod start;
 mod stop;
+mod telemetry;
 mod verify;
