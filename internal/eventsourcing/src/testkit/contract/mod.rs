@@ -18,6 +18,7 @@
 //! - `leases`: [`leases`]
 //! - `foreign`: [`foreign_events`] and [`foreign_positions`]
 //! - `dead_letters`: [`dead_letters`]
+//! - `waiting`: [`waiting`]
 #![expect(
     clippy::expect_used,
     clippy::missing_panics_doc,
@@ -35,6 +36,7 @@ mod log;
 mod queue;
 mod read_models;
 pub mod sample;
+mod waiting;
 
 use std::collections::BTreeMap;
 
@@ -46,6 +48,7 @@ pub use leases::leases;
 pub use log::event_log;
 pub use queue::command_queue;
 pub use read_models::read_models;
+pub use waiting::waiting;
 
 use crate::partition::{Partition, PartitionCount};
 
