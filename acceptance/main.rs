@@ -6,7 +6,7 @@
 //!   [`approve_financing`], [`reverse_financing`]; many at once: [`race`]
 //! - what a client may rely on: [`queries`], [`live_queries`], [`read_your_writes`], [`idempotence`], [`refusals`], [`bad_input`],
 //!   [`services`], [`shell`], [`demo`], [`story`]
-//! - what an operator may rely on: [`start`], [`stop`], [`crash`], [`populate`], [`verify`], [`rebuild`], [`bench`]
+//! - what an operator may rely on: [`start`], [`stop`], [`crash`], [`populate`], [`verify`], [`rebuild`], [`bench`], [`telemetry`]
 //! - what an engineer may rely on: [`architecture`], [`documents`], [`compose`]
 //! - [`harness`]: what they share
 //!
@@ -51,4 +51,5 @@ mod shell;
 mod start;
 mod stop;
 mod story;
+mod telemetry;
 mod verify;

@@ -220,13 +220,13 @@ async fn commands_and_queries_go_on_meanwhile() {
             most = invoices;
         }
     };
-    load.until(&platform, CLIENTS, async {
+    let both = async {
         tokio::select! {
             () = rebuilds => {}
             () = reads => {}
         }
-    })
-    .await;
+    };
+    load.until(&platform, CLIENTS, Box::pin(both)).await;
 
     // then
     load.insist(&platform).await;

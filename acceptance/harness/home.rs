@@ -126,6 +126,14 @@ impl Home {
         std::fs::read_to_string(self.logs.path().join(name)).unwrap_or_default()
     }
 
+    /// What all programs have logged, one behind the other.
+    pub(crate) fn logs(&self) -> String {
+        let files = std::fs::read_dir(self.logs.path()).unwrap();
+        files
+            .map(|file| String::from_utf8_lossy(&std::fs::read(file.unwrap().path()).unwrap()).into_owned())
+            .collect()
+    }
+
     /// The file that a program of this name logs to.
     pub(crate) fn log(&self, name: &str) -> File {
         File::options().create(true).append(true).open(self.logs.path().join(name)).unwrap()

@@ -162,6 +162,21 @@ impl Platform {
         self.kill().await
     }
 
+    /// Waits for the next line of every process; answers with what stands behind the words that they begin with.
+    pub(crate) async fn says(&mut self, prefix: &str) -> Vec<String> {
+        let mut said = Vec::new();
+        for process in &mut self.processes {
+            said.push(process.says(prefix).await);
+        }
+        said
+    }
+
+    /// What its processes have logged, one behind the other.
+    #[track_caller]
+    pub(crate) fn logs(&self) -> String {
+        self.home.as_ref().expect("a platform of the test's own").logs()
+    }
+
     /// Sends a signal to every process.
     pub(crate) async fn signal(&self, signal: &str) {
         for process in &self.processes {

@@ -21,6 +21,7 @@ use eventsourcing::record::{
     COMMAND_DEAD, COMMAND_REFUSED, COMMAND_UNCHANGED, Record, RefusedData, UnchangedData,
 };
 use eventsourcing::turn::drive;
+use invoice_financing::api::observation::CallWatch;
 use invoice_financing::api::server::{Limits, Sources, serve_queries};
 use invoice_financing::api::{self, platform::Description};
 use invoice_financing::nats::{Connect, NatsBus, Streams};
@@ -143,7 +144,14 @@ impl QuerySide {
                 durability: String::new(),
             },
         };
-        tokio::spawn(serve_queries(listener, sources, SystemEnvironment, Limits::default(), stop));
+        tokio::spawn(serve_queries(
+            listener,
+            sources,
+            SystemEnvironment,
+            Limits::default(),
+            stop,
+            CallWatch::default(),
+        ));
         (Fed::Files { log, bus, _directory: directory, _stopper: stopper }, address)
     }
 

@@ -8,12 +8,14 @@ use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt as _;
 use tonic::metadata::MetadataMap;
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
+use uuid::Uuid;
 
 use eventsourcing::environment::{Environment, Stop, within};
 
 use super::admission::{Admission, Load, Place};
 use super::deadline::{Budget, allowance};
+use super::observation::{CallWatch, Handing};
 use super::status::Failure;
 
 /// What the services of one server share.
@@ -24,6 +26,7 @@ pub(crate) struct Calls<E> {
     /// When the server stops.
     pub(crate) stop: Stop,
     admission: Admission,
+    watch: CallWatch,
 }
 
 /// One call.
@@ -53,8 +56,18 @@ impl Call {
 
 impl<E: Environment> Calls<E> {
     /// Calls under these limits.
-    pub(crate) const fn new(environment: E, admission: Admission, stop: Stop) -> Self {
-        Self { environment, stop, admission }
+    pub(crate) const fn new(environment: E, admission: Admission, stop: Stop, watch: CallWatch) -> Self {
+        Self { environment, stop, admission, watch }
+    }
+
+    /// The call hands a command in, or several: for whoever looks on.
+    pub(crate) fn begin(
+        &self,
+        call: Call,
+        command_id: Option<Uuid>,
+        traceparent: Option<String>,
+    ) -> Handing<E> {
+        self.watch.begin(&self.environment, call.method, command_id, traceparent)
     }
 
     /// Answers a unary call with what its body comes to.
@@ -63,6 +76,7 @@ impl<E: Environment> Calls<E> {
         call: Call,
         body: impl Future<Output = Result<T, Failure>> + Send,
     ) -> Result<Response<T>, Status> {
+        let start = self.watch.get().map(|_| self.environment.now());
         let result = match self.admission.admit(call.load) {
             Some(_place) => {
                 let body = AssertUnwindSafe(body).catch_unwind();
@@ -74,7 +88,12 @@ impl<E: Environment> Calls<E> {
             }
             None => Err(Failure::Shed),
         };
-        result.map(Response::new).map_err(|failure| failure.status(call.method))
+        let result = result.map(Response::new).map_err(|failure| failure.status(call.method));
+        if let (Some(observer), Some(start)) = (self.watch.get(), start) {
+            let code = result.as_ref().err().map_or(Code::Ok, Status::code);
+            observer.answered(call.method, code, start.until(self.environment.now()));
+        }
+        result
     }
 
     /// A place for a stream, for as long as it lasts.

@@ -100,12 +100,15 @@ impl<E: Environment> CommandApi<E> {
         let command_id = self.id(&asked, Kind::Command);
         let mut envelope =
             Envelope::first::<Financing>(command_id, asked.actor, &command).map_err(Failure::Unwritable)?;
-        envelope.traceparent = asked.traceparent;
+        let mut handing = self.calls.begin(call, Some(command_id), asked.traceparent);
+        envelope.traceparent = handing.traceparent();
         let Some(wait) = asked.wait else {
             self.intake.submit(&envelope).await.map_err(Failure::NotQueued)?;
+            handing.succeeded();
             return Ok(Accepted::new(command_id, v1::CommandState::Unspecified, None));
         };
         let reply = self.until_stopped(envelope, call.budget.wait(wait)).await?;
+        handing.succeeded();
         let ids = || [vec![("command_id", command_id)], others].concat();
         match reply {
             None => Ok(Accepted::new(command_id, v1::CommandState::Pending, None)),

@@ -23,6 +23,7 @@ use eventsourcing::ports::{DeadCommands, EventBus, EventLog, ForeignLetters};
 use eventsourcing::record::{DeadData, Record};
 
 use super::call::{Call, Calls};
+use super::observation::CallWatch;
 use super::paging::PagedQuery;
 use super::parse::Fields;
 use super::proto::financing::v1;
@@ -54,6 +55,7 @@ pub fn dead_letter_service<E, L, F, B>(
     environment: &E,
     limits: Limits,
     stop: &Stop,
+    watch: CallWatch,
 ) -> DeadLetterServiceServer<DeadLetterApi<E, L, F, B>>
 where
     E: Environment,
@@ -61,7 +63,7 @@ where
     F: ForeignLetters,
     B: EventBus,
 {
-    let calls = calls(environment, limits, stop);
+    let calls = calls(environment, limits, stop, watch);
     DeadLetterServiceServer::new(DeadLetterApi { letters, intake, calls })
         .max_decoding_message_size(MAX_REQUEST_BYTES)
 }

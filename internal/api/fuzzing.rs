@@ -21,6 +21,7 @@ use super::admission::Admission;
 use super::call::Calls;
 use super::command_service::CommandApi;
 use super::integration_service::IntegrationApi;
+use super::observation::CallWatch;
 use super::paging::{LARGEST_PAGE, PagedQuery};
 use super::parse::Fields;
 use super::proto::financing::v1;
@@ -62,7 +63,7 @@ fn services() -> (CommandApi<Still>, IntegrationApi<Still>) {
     let (_, intake): (Listener<MemoryQueue>, Intake<Still>) =
         Listener::new(MemoryQueue::new(1), PartitionCount::DEFAULT, limits, desk, bell, Still);
     let (_, stop) = Stop::new();
-    let calls = Calls::new(Still, Admission::new(8, 8, 8, 8), stop);
+    let calls = Calls::new(Still, Admission::new(8, 8, 8, 8), stop, CallWatch::default());
     (CommandApi::new(intake.clone(), calls.clone()), IntegrationApi::new(intake, calls))
 }
 

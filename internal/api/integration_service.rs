@@ -108,12 +108,14 @@ impl<E: Environment> IntegrationService for IntegrationApi<E> {
         let (metadata, _, message) = request.into_parts();
         let call = Call::short("PublishIntegrationEvents", &metadata);
         let body = async {
-            let traceparent = traceparent(&metadata);
             let events = parse_all(message.events)?;
+            let mut handing = self.calls.begin(call, None, traceparent(&metadata));
+            let traceparent = handing.traceparent();
             // Polled in order, so that events of one partition are queued in the order of the request.
             let stored =
                 join_all(events.into_iter().map(|event| self.hand_in(event, traceparent.clone()))).await;
             let command_ids = stored.into_iter().collect::<Result<_, _>>()?;
+            handing.succeeded();
             Ok(v1::PublishIntegrationEventsResponse { command_ids })
         };
         self.calls.answer(call, body).await

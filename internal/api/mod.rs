@@ -17,6 +17,7 @@
 //! - `status`: the one mapping from errors to a status
 //! - [`admin`]: the admin door
 //! - `call`, `admission`, `deadline`: what every call has in common
+//! - [`observation`]: whoever looks on at the calls
 //! - `fuzzing`: what must hold for whatever bytes a client sends
 //! - [`codec`]: how messages are read off the wire
 //! - [`proto`]: what is generated from `proto/`
@@ -36,6 +37,7 @@ mod health;
 pub(crate) mod ids;
 mod integration_service;
 mod lists;
+pub mod observation;
 mod outbox;
 mod paging;
 mod parse;

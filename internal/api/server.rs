@@ -31,6 +31,7 @@ use super::command_service::CommandApi;
 use super::connections::{affordable, incoming};
 use super::health::Pulse;
 use super::integration_service::IntegrationApi;
+use super::observation::CallWatch;
 use super::platform::Description;
 use super::proto::DESCRIPTORS;
 use super::proto::financing::v1::command_service_server::CommandServiceServer;
@@ -147,8 +148,9 @@ pub async fn serve_commands<E: Environment>(
     environment: E,
     limits: Limits,
     stop: Stop,
+    watch: CallWatch,
 ) -> Result<(), ServeError> {
-    let calls = calls(&environment, limits, &stop);
+    let calls = calls(&environment, limits, &stop, watch);
     let commands = CommandServiceServer::new(CommandApi::new(intake.clone(), calls.clone()))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
     let events = IntegrationServiceServer::new(IntegrationApi::new(intake, calls))
@@ -168,6 +170,7 @@ pub async fn serve_queries<E: Environment, Q: Queries + Stories, L: LiveQueries,
     environment: E,
     limits: Limits,
     stop: Stop,
+    watch: CallWatch,
 ) -> Result<(), ServeError> {
     let Sources { queries, live, bus, partitions, projected, relayed, description } = sources;
     let queries = QueryServiceServer::new(QueryApi {
@@ -179,7 +182,7 @@ pub async fn serve_queries<E: Environment, Q: Queries + Stories, L: LiveQueries,
         relayed,
         description,
         watching: limits.watch,
-        calls: calls(&environment, limits, &stop),
+        calls: calls(&environment, limits, &stop, watch),
     })
     .max_decoding_message_size(MAX_REQUEST_BYTES);
     let router = common(QUERY_SERVICES, limits, &stop)?.add_service(queries);
@@ -218,9 +221,14 @@ pub async fn serve_health<E: Environment>(
     until_stopped(common(&[], limits, &stop)?, listener, environment, limits, stop).await
 }
 
-pub(super) fn calls<E: Environment>(environment: &E, limits: Limits, stop: &Stop) -> Calls<E> {
+pub(super) fn calls<E: Environment>(
+    environment: &E,
+    limits: Limits,
+    stop: &Stop,
+    watch: CallWatch,
+) -> Calls<E> {
     let admission = Admission::new(limits.calls, limits.waits, limits.streams, limits.watch.places);
-    Calls::new(environment.clone(), admission, stop.clone())
+    Calls::new(environment.clone(), admission, stop.clone(), watch)
 }
 
 /// A server with health and reflection, which describes these services.

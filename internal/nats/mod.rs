@@ -8,7 +8,7 @@
 //!
 //! - [`settings`], [`connect`]: what a connection is made with; the connection, and what a server has to be
 //! - [`streams`], [`compare`]: the streams: created, read back, compared
-//! - [`queue`], [`bus`]: the command queue and the event bus
+//! - [`queue`], [`bus`]: the command queue and the event bus; [`depth`]: how much waits in the queue
 //! - [`foreign`]: other contexts' events; [`dead`], [`letters`]: dead letters, kept and read
 //! - [`replies`], [`wake`]: outcomes and wake-ups between processes, which may be lost
 //! - [`event`], [`time`]: a record as a message
@@ -21,6 +21,7 @@ mod bus;
 mod compare;
 mod connect;
 mod dead;
+mod depth;
 mod error;
 mod event;
 mod fetch;
@@ -44,6 +45,7 @@ mod window;
 pub use bus::NatsBus;
 pub use connect::{Nats, connect};
 pub use dead::NatsDeadLetters;
+pub use depth::NatsDepth;
 pub use error::NatsError;
 pub use foreign::NatsForeignEvents;
 pub use queue::NatsQueue;

@@ -13,6 +13,7 @@ use clap::builder::Resettable;
 use clap::{Args, Command, Parser};
 use eventsourcing::partition::PartitionCount;
 
+use super::observation::settings::TelemetrySettings;
 use super::shell::ShellCommand;
 use super::shell::help::template;
 use super::telemetry::LogFormat;
@@ -76,6 +77,9 @@ pub struct EmbeddedSettings {
     /// Where else settings come from
     #[command(flatten)]
     pub file: FileSettings,
+    /// What is told to whom
+    #[command(flatten)]
+    pub telemetry: TelemetrySettings,
     /// What to do instead of running the platform
     #[command(subcommand)]
     pub command: Option<ShellCommand>,
@@ -200,6 +204,9 @@ pub const NAMES: &[&str] = &[
     "FINANCING_NATS_REPLICAS",
     "FINANCING_NATS_DUPLICATE_WINDOW",
     "FINANCING_QUEUE_BYTES",
+    "FINANCING_OTLP_ENDPOINT",
+    "FINANCING_TRACE_RATIO",
+    "FINANCING_METRICS_ADDR",
 ];
 
 pub(super) fn bind_address(text: &str) -> Result<SocketAddr, String> {

@@ -9,16 +9,18 @@ use std::io::Write as _;
 use domain::financing::Financing;
 use domain::integration::Registering;
 use domain::saga::Saga;
+use eventsourcing::assignment::Assignment;
 use eventsourcing::deadletters::InTheLog;
 use eventsourcing::environment::Stop;
 use eventsourcing::letters::Letters;
 use eventsourcing::listener::Intake;
-use eventsourcing::ports::ReadModelSchema;
+use eventsourcing::ports::{ReadModelSchema, Role};
 use readmodel::{FinancingProjection, LiveReadModels, ReadModelQueries, tables};
 use tokio::net::TcpListener;
 
 use crate::api::admin::AdminServices;
 use crate::api::dead_letters::dead_letter_service;
+use crate::api::observation::CallWatch;
 use crate::api::platform::{Description, Topology};
 use crate::api::proto::financing::v1::dead_letter_service_server::{
     DeadLetterService, DeadLetterServiceServer,
@@ -29,6 +31,8 @@ use crate::sqlite::{DirectoryLock, SqliteBus, SqliteReadModels};
 use super::config::EmbeddedSettings;
 use super::door;
 use super::environment::SystemEnvironment;
+use super::observation::Telemetry;
+use super::observation::lookup::{projection_lag, queue_depth, relay_lag, unsettled};
 use super::rebuild::ReadModelRebuilds;
 use super::signals::Signals;
 use super::stores::Stores;
@@ -48,9 +52,12 @@ pub async fn run(settings: EmbeddedSettings) -> Result<(), String> {
     let lock = DirectoryLock::acquire(&settings.data_dir).map_err(text)?;
     let command_listener = bind(settings.command_addr, "--command-addr").await?;
     let query_listener = bind(settings.query_addr, "--query-addr").await?;
+    let mut telemetry = Telemetry::start(&settings.telemetry, "financing").await?;
     let schema = ReadModelSchema { version: tables::SCHEMA_VERSION, tables: tables::TABLES };
     let admin_listener = bind(settings.admin_addr, "--admin-addr").await?;
     let stores = Stores::open(&settings.data_dir, lock, settings.partitions, schema).await?;
+    let stores = stores.observed_by(telemetry.watch());
+    look_up(&mut telemetry, &stores);
 
     let mut process = Process::default();
     let loops_stop = process.loops_stop();
@@ -58,14 +65,15 @@ pub async fn run(settings: EmbeddedSettings) -> Result<(), String> {
 
     announce(&settings, &command_listener, &query_listener)?;
     let limits = Limits { grace: settings.grace_seconds, ..Limits::default() };
-    let letters = letters(&stores, intake.clone(), limits, &process.intake_stop());
+    let letters = letters(&stores, intake.clone(), limits, &process.intake_stop(), telemetry.calls());
     let (stop, sources) = (process.intake_stop(), sources(&stores));
+    let watch = telemetry.calls();
     process.servers.start("command server", async move {
-        serve_commands(command_listener, intake, SystemEnvironment, limits, stop).await.map_err(text)
+        serve_commands(command_listener, intake, SystemEnvironment, limits, stop, watch).await.map_err(text)
     });
-    let stop = process.intake_stop();
+    let (stop, watch) = (process.intake_stop(), telemetry.calls());
     process.servers.start("query server", async move {
-        serve_queries(query_listener, sources, SystemEnvironment, limits, stop).await.map_err(text)
+        serve_queries(query_listener, sources, SystemEnvironment, limits, stop, watch).await.map_err(text)
     });
 
     let rebuilds = ReadModelRebuilds::new(
@@ -77,13 +85,28 @@ pub async fn run(settings: EmbeddedSettings) -> Result<(), String> {
         .with_rebuilds(rebuilds.clone())
         .with(letters);
     door::open(&mut process, admin_listener, services, limits)?;
+    telemetry.serve(&mut process)?;
 
     let ended = process.run(signals, stores.death()).await;
     rebuilds.ended().await;
     stores.close().await;
+    telemetry.finish().await;
     ended?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What is looked up when somebody asks for metrics.
+fn look_up(telemetry: &mut Telemetry, stores: &Stores) {
+    let (platform, partitions) = (stores.platform(), stores.partitions());
+    for role in [Role::Worker, Role::Relayer, Role::Policies, Role::Projector] {
+        telemetry.owned().add(role, &Assignment::of(partitions.all()));
+    }
+    telemetry.looks_up(queue_depth(platform.log(), platform.queue(), partitions));
+    telemetry.looks_up(relay_lag(platform.log(), platform.bus(), partitions));
+    let models = stores.read_models().clone();
+    telemetry.looks_up(projection_lag(platform.watched_bus(), models.clone(), partitions));
+    telemetry.looks_up(unsettled(models));
 }
 
 fn letters(
@@ -91,11 +114,12 @@ fn letters(
     intake: Intake<SystemEnvironment>,
     limits: Limits,
     stop: &Stop,
+    watch: CallWatch,
 ) -> DeadLetterServiceServer<impl DeadLetterService> {
     let platform = stores.platform();
     let letters =
         Letters::new(Registering, platform.log(), InTheLog, platform.watched_bus(), stores.partitions());
-    dead_letter_service(letters, intake, &SystemEnvironment, limits, stop)
+    dead_letter_service(letters, intake, &SystemEnvironment, limits, stop, watch)
 }
 
 /// What the query side reads from, in the embedded platform.

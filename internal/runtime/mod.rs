@@ -12,6 +12,7 @@
 //! - [`embedded`]: the platform in one process
 //! - [`environment`]: the machine's clock and randomness
 //! - `fuzzing`: what must hold for whatever a configuration says
+//! - [`observation`]: traces and metrics
 //! - [`populate`]: registers issuers and investors
 //! - [`process`]: what every program does around its work
 //! - [`rebuild`]: rebuilds of the read models, and a client that asks for one
@@ -34,6 +35,7 @@ pub mod embedded;
 pub mod environment;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+pub mod observation;
 pub mod populate;
 pub mod process;
 pub mod rebuild;

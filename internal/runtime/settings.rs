@@ -13,6 +13,7 @@ use clap::{Args, Parser};
 use eventsourcing::partition::PartitionCount;
 
 use super::config::{FileSettings, LogSettings, bind_address, partitions, seconds};
+use super::observation::settings::TelemetrySettings;
 
 /// Text that nobody may see again.
 #[derive(Clone, PartialEq, Eq)]
@@ -150,6 +151,9 @@ pub struct CommonSettings {
     /// Where else settings come from
     #[command(flatten)]
     pub file: FileSettings,
+    /// What is told to whom
+    #[command(flatten)]
+    pub telemetry: TelemetrySettings,
 }
 
 /// Where a process answers that serves nothing but health.

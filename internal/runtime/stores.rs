@@ -15,6 +15,7 @@ use eventsourcing::desk::Desk;
 use eventsourcing::environment::{Doorbell, Environment as _, Stop, Stopper, within};
 use eventsourcing::listener::{Intake, Listener, ListenerLimits, SubmitError};
 use eventsourcing::model::{Model, Policies, Projection};
+use eventsourcing::observer::Watch;
 use eventsourcing::outcome::{Outcome, Reply};
 use eventsourcing::partition::{Deployment, LogPosition, Partition, PartitionCount};
 use eventsourcing::policy::PolicyRunner;
@@ -46,6 +47,7 @@ pub struct Stores {
     platform: PlatformStore,
     read_models: SqliteReadModels,
     partitions: PartitionCount,
+    watch: Watch,
 }
 
 impl Stores {
@@ -78,7 +80,14 @@ impl Stores {
             .map_err(|error| anew(&error))?;
         let all: Vec<Partition> = partitions.all().collect();
         prove(&platform.bus(), &read_models, &all).await.map_err(|trouble| anew(&trouble))?;
-        Ok(Self { platform, read_models, partitions })
+        Ok(Self { platform, read_models, partitions, watch: Watch::default() })
+    }
+
+    /// The same files, with somebody who looks on at the loops.
+    #[must_use]
+    pub fn observed_by(mut self, watch: Watch) -> Self {
+        self.watch = watch;
+        self
     }
 
     /// Starts every loop of a context; answers with where its commands come in.
@@ -104,7 +113,7 @@ impl Stores {
             bell.clone(),
             SystemEnvironment,
         );
-        parts.start_loop(listener, bell, POLL, stop.clone());
+        parts.start_loop(listener.observed_by(self.watch.clone()), bell, POLL, stop.clone());
 
         let assignment = everything();
         let worker: Worker<M, _, _, _, _> = Worker::new(
@@ -116,11 +125,13 @@ impl Stores {
             assignment.clone(),
             WorkerLimits::default(),
         );
+        let worker = worker.observed_by(self.watch.clone());
         parts.start_loop(worker, signals.commands.hang(), POLL, stop.clone());
         parts.guard("worker", assignment);
 
         let assignment = everything();
-        let relayer = Relayer::new(log.clone(), bus.clone(), assignment.clone());
+        let relayer =
+            Relayer::new(log.clone(), bus.clone(), assignment.clone()).observed_by(self.watch.clone());
         parts.start_loop(relayer, signals.records.hang(), RELAY_POLL, stop.clone());
         parts.guard("relayer", assignment);
 
@@ -135,12 +146,14 @@ impl Stores {
             partitions,
             assignment.clone(),
         );
+        let runner = runner.observed_by(self.watch.clone());
         parts.start_loop(runner, signals.relayed.hang(), POLL, stop.clone());
         parts.guard("policies", assignment);
 
         let assignment = everything();
         let projector: Projector<M, _, _, _> =
             Projector::new(projection, bus, self.read_models.clone(), assignment.clone());
+        let projector = projector.observed_by(self.watch.clone());
         parts.start_loop(projector, signals.relayed.hang(), POLL, stop.clone());
         parts.guard("projector", assignment);
         intake

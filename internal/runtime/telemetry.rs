@@ -1,12 +1,17 @@
 //! Logs.
 //!
 //! The rule this module protects: logs go to standard error, so that what a program prints for people or scripts on
-//! standard output is only that.
+//! standard output is only that. And nothing that a client said is in them, however much is logged: a library that logs whole
+//! messages is not asked to.
 
 use std::io::IsTerminal as _;
 
 use clap::ValueEnum;
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::FilterFn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -32,11 +37,18 @@ pub fn start(format: LogFormat, filter: &str) -> Result<(), String> {
     let started = match format {
         LogFormat::Human => {
             let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            builder.with_ansi(colours).with_target(false).try_init()
+            let subscriber = builder.with_ansi(colours).with_target(false).finish();
+            subscriber.with(FilterFn::new(holds_no_message)).try_init()
         }
-        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Json => builder.json().finish().with(FilterFn::new(holds_no_message)).try_init(),
     };
     started.map_err(|error| error.to_string())
+}
+
+/// Whether a line can hold none of the messages that pass: at this level, the client of NATS logs each of them whole, with
+/// the names that stand in it.
+fn holds_no_message(line: &Metadata<'_>) -> bool {
+    !(*line.level() == Level::TRACE && line.target().starts_with("async_nats"))
 }
 
 /// Standard error, for those who have something more important to do than to be heard.

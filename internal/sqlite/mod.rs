@@ -12,7 +12,7 @@
 //! - [`platform`]: the store of log, queue and bus in one file
 //! - [`log`], [`commit`], [`load`], [`checkpoints`]: the event log
 //! - [`dead`]: the dead letters in it
-//! - [`queue`], [`bus`]: the command queue; the bus, which is the log up to a durable position
+//! - [`queue`], [`depth`], [`bus`]: the command queue, and how much waits in it; the bus, which is the log up to a durable position
 //! - [`tail`], [`memory`]: what was committed last, so that most reads need no SQL
 //! - [`readmodels`], [`upsert`]: the read models, in a file of their own
 //! - [`rebuild`]: a second set of the read models beside the first, until it takes its place
@@ -23,6 +23,7 @@ mod checkpoints;
 mod commit;
 mod connect;
 mod dead;
+mod depth;
 mod error;
 mod load;
 mod lock;

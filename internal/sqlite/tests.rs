@@ -108,6 +108,16 @@ async fn the_checkpoints_keep_their_contract() {
 }
 
 #[tokio::test]
+async fn what_waits_is_counted_as_promised() {
+    let kept = RefCell::default();
+    contract::waiting(async || {
+        let queue = alone(&fresh(&kept)).await.queue();
+        (queue.clone(), queue)
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_queue_keeps_its_contract() {
     let kept = RefCell::default();
     contract::command_queue(async || alone(&fresh(&kept)).await.queue()).await;

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::api::admin::AdminServices;
 use crate::api::dead_letters::dead_letter_service;
+use crate::api::observation::CallWatch;
 use crate::api::proto::financing::v1;
 use crate::api::proto::financing::v1::dead_letter_service_client::DeadLetterServiceClient;
 use crate::api::server::serve_admin;
@@ -65,7 +66,7 @@ async fn admin_side() -> AdminSide {
     tokio::spawn(async move { drive(&mut worker, &clock, &bells.hang(), poll, &never).await });
     let letters = Letters::new(Registering, log.clone(), foreign.clone(), MemoryBus::default(), PARTITIONS);
     let (socket, address, channel) = bound().await;
-    let letters = dead_letter_service(letters, intake, &environment, PATIENT, &stop);
+    let letters = dead_letter_service(letters, intake, &environment, PATIENT, &stop, CallWatch::default());
     let services = AdminServices::new(environment.clone(), stop.clone()).with(letters);
     let server = tokio::spawn(serve_admin(socket, services, environment, PATIENT, stop));
     AdminSide { served: Served { channel, address, stopper, server }, log, queue, foreign, _loops: loops }

@@ -29,6 +29,7 @@ use eventsourcing::testkit::memory::{MemoryBus, MemoryLog, MemoryQueue};
 use eventsourcing::turn::drive;
 use eventsourcing::worker::{Worker, WorkerLimits};
 
+use super::observation::CallWatch;
 use super::platform::{Description, Topology};
 use super::server::{Limits, ServeError, Sources, WatchLimits, serve_commands, serve_queries};
 use shelf::Shelf;
@@ -146,7 +147,8 @@ async fn command_side(
         );
     }
     let (socket, address, channel) = bound().await;
-    let server = tokio::spawn(serve_commands(socket, intake, environment, limits, stop));
+    let server =
+        tokio::spawn(serve_commands(socket, intake, environment, limits, stop, CallWatch::default()));
     CommandSide { served: Served { channel, address, stopper, server }, queue, log, _loops: loops }
 }
 
@@ -183,6 +185,7 @@ async fn query_side(limits: Limits) -> QuerySide {
     };
     let environment = Counting::default();
     let (socket, address, channel) = bound().await;
-    let server = tokio::spawn(serve_queries(socket, sources, environment.clone(), limits, stop));
+    let server =
+        tokio::spawn(serve_queries(socket, sources, environment.clone(), limits, stop, CallWatch::default()));
     QuerySide { served: Served { channel, address, stopper, server }, shelf, bus, projected, environment }
 }

@@ -30,6 +30,11 @@ impl Gathering {
         self.letters.push(letter);
     }
 
+    /// How many commands and how many dead letters there are so far.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        (self.targets.values().map(Vec::len).sum(), self.letters.len())
+    }
+
     /// That was all.
     pub(crate) fn finish(self) -> Consequences {
         let bundles = self

@@ -30,6 +30,12 @@ impl Timestamp {
     pub const fn as_micros(self) -> u64 {
         self.0
     }
+
+    /// How long it is from this until then; nothing where a clock was set back in between.
+    #[must_use]
+    pub const fn until(self, then: Self) -> Duration {
+        Duration::from_micros(then.0.saturating_sub(self.0))
+    }
 }
 
 /// The world outside: one of the process, and one a test under its seed.

@@ -14,6 +14,7 @@ use crate::command::Envelope;
 use crate::consequences::{Consequences, Gathering};
 use crate::model::Model;
 use crate::mutants::{Mutant, planted};
+use crate::observer::{Observer, Queued, Reacted, Watch};
 use crate::outcome::Fingerprint;
 use crate::partition::{Partition, PartitionCount};
 use crate::ports::{
@@ -72,6 +73,7 @@ pub struct Importer<M, T, S, Q, P, D> {
     /// What follows from messages that were read, and is not durable yet.
     step: Option<Step>,
     ignored: u64,
+    watch: Watch,
     model: PhantomData<fn() -> M>,
 }
 
@@ -86,6 +88,9 @@ struct Step {
     consequences: Consequences,
     from: Standing,
     to: ForeignPosition,
+    /// How many commands and dead letters follow.
+    commands: usize,
+    letters: usize,
 }
 
 impl<M, T, S, Q, P, D> Importer<M, T, S, Q, P, D>
@@ -121,8 +126,16 @@ where
             standing: None,
             step: None,
             ignored: 0,
+            watch: Watch::default(),
             model: PhantomData,
         }
+    }
+
+    /// The same importer, with somebody who looks on.
+    #[must_use]
+    pub fn observed_by(mut self, watch: Watch) -> Self {
+        self.watch = watch;
+        self
     }
 
     /// Where it goes on: the stored position, proven once, and again after whatever may have been a new connection.
@@ -161,7 +174,8 @@ where
             self.take_in(message, position, &mut gathering)?;
             last = Some(position);
         }
-        Ok(last.map(|to| Step { consequences: gathering.finish(), from, to }))
+        let (commands, letters) = gathering.count();
+        Ok(last.map(|to| Step { consequences: gathering.finish(), from, to, commands, letters }))
     }
 
     fn take_in(
@@ -208,6 +222,10 @@ where
             self.step = Some(step);
             return Err(trouble);
         }
+        if let Some(observer) = self.watch.get() {
+            observer.queued(&Queued { part: Self::PART, commands: step.commands });
+            observer.reacted(&Reacted { dead_letters: step.letters, ..Reacted::default() });
+        }
         let moved = self.positions.advance(self.reader, step.from.position, Some(step.to)).await;
         // Where the answer is lost, or no, the position is read again before anything else.
         self.standing = None;
@@ -215,6 +233,7 @@ where
             self.standing = Some(Standing { position: Some(step.to), ..step.from });
         } else {
             tracing::warn!(reader = self.reader, "another importer goes on from here: dropped it");
+            self.watch.fenced(Self::PART, ONLY);
             self.assignment.lose(ONLY);
         }
         Ok(())
@@ -231,6 +250,10 @@ where
     D: DeadLetters,
 {
     const PART: &'static str = "importer";
+
+    fn observer(&self) -> Option<&dyn Observer> {
+        self.watch.get()
+    }
 
     async fn turn(&mut self) -> Result<Progress, Trouble> {
         if !self.assignment.current().contains(&ONLY) {

@@ -20,6 +20,7 @@
 //! - [`queue`]: how a reader proves that the queue in front of it is the one it remembers, and how a person accepts another
 //! - [`deadletters`]: where dead letters are kept that need no place of their own
 //! - [`letters`]: dead letters as people see them: found, read, retried and discarded
+//! - [`observer`]: whoever looks on at the loops
 //! - [`mutants`]: planted bugs, so that what looks for bugs can show that it finds them; none without the feature of that name
 //! - `testkit` (feature): in-memory ports, the contract suite, given/when/then scenarios
 
@@ -36,6 +37,7 @@ pub mod listener;
 pub mod membership;
 pub mod model;
 pub mod mutants;
+pub mod observer;
 pub mod outcome;
 pub mod partition;
 pub mod policy;

@@ -15,6 +15,7 @@ use crate::command::{Bundle, Envelope, pack};
 use crate::desk::Desk;
 use crate::environment::{Doorbell, Environment, within};
 use crate::mutants::{Mutant, planted};
+use crate::observer::{Observer, Queued, Watch};
 use crate::outcome::Reply;
 use crate::partition::{Partition, PartitionCount};
 use crate::ports::{CommandQueue, PortError};
@@ -156,6 +157,7 @@ pub struct Listener<Q> {
     queue: Q,
     /// Bundles whose publish failed: they go first, as they are.
     unsettled: Vec<InFlight>,
+    watch: Watch,
 }
 
 struct InFlight {
@@ -178,7 +180,14 @@ impl<Q: CommandQueue> Listener<Q> {
     ) -> (Self, Intake<E>) {
         let gathered = Arc::new(Mutex::new(Gathered::default()));
         let intake = Intake { gathered: Arc::clone(&gathered), bell, partitions, limits, desk, environment };
-        (Self { gathered, queue, unsettled: Vec::new() }, intake)
+        (Self { gathered, queue, unsettled: Vec::new(), watch: Watch::default() }, intake)
+    }
+
+    /// The same listener, with somebody who looks on.
+    #[must_use]
+    pub fn observed_by(mut self, watch: Watch) -> Self {
+        self.watch = watch;
+        self
     }
 
     fn take(&self) -> Vec<InFlight> {
@@ -237,12 +246,19 @@ impl<Q: CommandQueue> Turn for Listener<Q> {
                 }
                 Err(PortError::Broken(reason)) => return Err(Trouble::Halt(reason)),
             };
+            if let (Ok(()), Some(observer)) = (&answer, self.watch.get()) {
+                observer.queued(&Queued { part: Self::PART, commands: flight.bundle.commands });
+            }
             for waiting in flight.answers {
                 // Nobody listens where the client is gone; the command is accepted all the same.
                 let _gone = waiting.send(answer.clone());
             }
         }
         trouble.map_or(Ok(Progress::Worked), Err)
+    }
+
+    fn observer(&self) -> Option<&dyn Observer> {
+        self.watch.get()
     }
 
     fn drains(&self) -> bool {

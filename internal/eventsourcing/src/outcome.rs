@@ -31,6 +31,28 @@ pub enum Verdict {
     },
 }
 
+impl Verdict {
+    /// Its name, as it is stored.
+    #[must_use]
+    pub const fn state(&self) -> &'static str {
+        match self {
+            Self::Applied => "APPLIED",
+            Self::Unchanged => "UNCHANGED",
+            Self::Refused { .. } => "REFUSED",
+            Self::Dead { .. } => "DEAD",
+        }
+    }
+
+    /// The machine-readable reason, where there is one.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Applied | Self::Unchanged => None,
+            Self::Refused { reason, .. } | Self::Dead { reason, .. } => Some(reason),
+        }
+    }
+}
+
 /// What became of a command, and where that is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {

@@ -15,6 +15,7 @@ use crate::command::Envelope;
 use crate::consequences::{Consequences, Gathering};
 use crate::model::{DecodeError, Entry, Model, Policies};
 use crate::mutants::{Mutant, chance, planted};
+use crate::observer::{Observer, Queued, Reacted, Reaction, Watch};
 use crate::partition::{Partition, PartitionCount, Sequence};
 use crate::ports::{CheckpointMove, Checkpoints, CommandQueue, DeadLetter, DeadLetters, EventBus, PortError};
 use crate::record::Record;
@@ -60,12 +61,15 @@ pub struct PolicyRunner<M, P, B, Q, C, D> {
     /// What follows from records that were read, and is not durable yet.
     step: Option<Step>,
     rotation: Rotation,
+    watch: Watch,
     model: PhantomData<fn() -> M>,
 }
 
 struct Step {
     consequences: Consequences,
     moves: Vec<CheckpointMove>,
+    /// What is told of it, once it is durable, where anybody looks on.
+    told: Reacted,
 }
 
 impl<M, P, B, Q, C, D> PolicyRunner<M, P, B, Q, C, D>
@@ -101,8 +105,16 @@ where
             at: BTreeMap::new(),
             step: None,
             rotation: Rotation::default(),
+            watch: Watch::default(),
             model: PhantomData,
         }
+    }
+
+    /// The same runner, with somebody who looks on.
+    #[must_use]
+    pub fn observed_by(mut self, watch: Watch) -> Self {
+        self.watch = watch;
+        self
     }
 
     async fn settle_ownership(&mut self) -> Result<(), Trouble> {
@@ -117,13 +129,19 @@ where
     }
 
     /// What follows from a record.
-    fn react(&self, record: &Arc<Record>, gathering: &mut Gathering) -> Result<(), Trouble> {
+    fn react(
+        &self,
+        record: &Arc<Record>,
+        gathering: &mut Gathering,
+        told: &mut Reacted,
+    ) -> Result<(), Trouble> {
         let malformed = |error: DecodeError| {
             Trouble::Halt(format!("record {} cannot be read: {error}", record.position()))
         };
         let entry = record.entry::<M>().map_err(malformed)?;
         if matches!(entry, Entry::Dead) {
             gathering.letter(DeadLetter::Command(Arc::clone(record)));
+            told.dead_letters += 1;
         }
         let Some((policy, command)) = self.policies.react(&entry) else { return Ok(()) };
         let mut command_id = derived_command_id(record.record_id, policy);
@@ -137,6 +155,9 @@ where
         envelope.causation_id =
             if planted(Mutant::CausedByTheCommand) { record.command_id } else { record.record_id };
         envelope.traceparent.clone_from(&record.traceparent);
+        if self.watch.is_kept() {
+            told.reactions.push(Reaction { record: Arc::clone(record), policy, command_id });
+        }
         gathering.command(&envelope, self.partitions)
     }
 
@@ -160,17 +181,19 @@ where
             return Ok(None);
         }
         let mut gathering = Gathering::default();
+        let mut told = Reacted { records: records.len(), ..Reacted::default() };
+        told.during.start = self.watch.now();
         let mut moves = Vec::new();
         for (partition, records) in by_partition(records) {
             let from = self.at.get(&partition).copied().unwrap_or_default();
             gap_free(partition, from, &records)?;
             for record in &records {
-                self.react(record, &mut gathering)?;
+                self.react(record, &mut gathering, &mut told)?;
             }
             let to = records.last().map_or(from, |record| record.sequence);
             moves.push(CheckpointMove { partition, from, to });
         }
-        Ok(Some(Step { consequences: gathering.finish(), moves }))
+        Ok(Some(Step { consequences: gathering.finish(), moves, told }))
     }
 
     /// Moves the checkpoints, when all that follows is durable: so it is right whoever owns the partitions by now.
@@ -189,6 +212,11 @@ where
             self.step = Some(step);
             return Err(trouble);
         }
+        if let Some(observer) = self.watch.get() {
+            step.told.during = self.watch.since(step.told.during.start);
+            observer.reacted(&step.told);
+            observer.queued(&Queued { part: Self::PART, commands: step.told.reactions.len() });
+        }
         // An answer that is lost here costs a repeat: the position is read again before anything else.
         let moved = self.checkpoints.advance(self.reader, &step.moves).await;
         for (index, step) in step.moves.iter().enumerate() {
@@ -198,6 +226,7 @@ where
                 }
                 Ok(Some(false) | None) => {
                     tracing::warn!(partition = %step.partition, "another policy runner owns the partition: dropped it");
+                    self.watch.fenced(Self::PART, step.partition);
                     self.at.remove(&step.partition);
                     self.assignment.lose(step.partition);
                 }
@@ -220,6 +249,10 @@ where
     D: DeadLetters,
 {
     const PART: &'static str = "policies";
+
+    fn observer(&self) -> Option<&dyn Observer> {
+        self.watch.get()
+    }
 
     async fn turn(&mut self) -> Result<Progress, Trouble> {
         let step = match self.step.take() {

@@ -11,6 +11,7 @@ use std::marker::PhantomData;
 use crate::assignment::Assignment;
 use crate::model::{Model, Projection};
 use crate::mutants::{Mutant, planted};
+use crate::observer::{Observer, Watch};
 use crate::partition::{Partition, Sequence};
 use crate::ports::{CheckpointMove, EventBus, PortError, PortResult, Projected, ProjectionStep, ReadModels};
 use crate::relayer::{by_partition, gap_free};
@@ -28,6 +29,7 @@ pub struct Projector<M, P, B, S> {
     assignment: Assignment,
     at: BTreeMap<Partition, Sequence>,
     rotation: Rotation,
+    watch: Watch,
     model: PhantomData<fn() -> M>,
 }
 
@@ -41,8 +43,16 @@ impl<M: Model, P: Projection<M>, B: EventBus, S: ReadModels> Projector<M, P, B, 
             assignment,
             at: BTreeMap::new(),
             rotation: Rotation::default(),
+            watch: Watch::default(),
             model: PhantomData,
         }
+    }
+
+    /// The same projector, with somebody who looks on.
+    #[must_use]
+    pub fn observed_by(mut self, watch: Watch) -> Self {
+        self.watch = watch;
+        self
     }
 
     /// Comes to stand in the partitions that are new. Answers with what one of them waits for, if one does: the others
@@ -147,6 +157,10 @@ pub async fn prove<B: EventBus, S: ReadModels>(
 impl<M: Model, P: Projection<M>, B: EventBus, S: ReadModels> Turn for Projector<M, P, B, S> {
     const PART: &'static str = "projector";
 
+    fn observer(&self) -> Option<&dyn Observer> {
+        self.watch.get()
+    }
+
     async fn turn(&mut self) -> Result<Progress, Trouble> {
         let waits = self.settle_ownership().await?;
         let idle = waits.map_or(Ok(Progress::Idle), Err);
@@ -166,6 +180,7 @@ impl<M: Model, P: Projection<M>, B: EventBus, S: ReadModels> Turn for Projector<
         if records.is_empty() {
             return idle;
         }
+        let (start, mut told) = (self.watch.now(), Vec::new());
         let mut steps = Vec::new();
         for (partition, records) in by_partition(records) {
             let from = self.at.get(&partition).copied().unwrap_or_default();
@@ -180,6 +195,9 @@ impl<M: Model, P: Projection<M>, B: EventBus, S: ReadModels> Turn for Projector<
             if let Some(last) = records.last() {
                 let checkpoint = CheckpointMove { partition, from, to: last.sequence };
                 steps.push(ProjectionStep { checkpoint, record_id: last.record_id, changes });
+                if self.watch.is_kept() {
+                    told.push(records);
+                }
             }
         }
         let moves: Vec<CheckpointMove> = steps.iter().map(|step| step.checkpoint).collect();
@@ -193,11 +211,16 @@ impl<M: Model, P: Projection<M>, B: EventBus, S: ReadModels> Turn for Projector<
         }
         match self.store.apply(steps).await {
             Ok(moved) => {
-                for (step, moved) in moves.into_iter().zip(moved) {
+                let during = self.watch.since(start);
+                for (index, (step, moved)) in moves.into_iter().zip(moved).enumerate() {
                     if moved {
                         self.at.insert(step.partition, step.to);
+                        if let (Some(observer), Some(records)) = (self.watch.get(), told.get(index)) {
+                            observer.projected(records, during);
+                        }
                     } else {
                         tracing::warn!(partition = %step.partition, "another projector owns the partition: dropped it");
+                        self.watch.fenced(Self::PART, step.partition);
                         self.at.remove(&step.partition);
                         self.assignment.lose(step.partition);
                     }

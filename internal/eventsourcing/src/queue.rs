@@ -5,6 +5,7 @@
 //! the position, and whoever starts fetches it and compares. Only a person can say that another queue will do.
 
 use std::fmt;
+use std::future::Future;
 
 use crate::command::unpack;
 use crate::mutants::{Mutant, planted};
@@ -74,6 +75,24 @@ pub(crate) async fn prove_foreign<S: ForeignEvents>(
         return Err(halt("the message is another"));
     }
     Ok(())
+}
+
+/// What waits in a command queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Depth {
+    /// Messages behind the positions.
+    pub messages: u64,
+    /// Their bytes; at least nearly.
+    pub bytes: u64,
+}
+
+/// How much waits in a command queue: for people, and nothing that the platform relies on.
+pub trait Waiting: Send + Sync + 'static {
+    /// What stands behind these positions; behind none, everything of the partition.
+    fn depth(
+        &self,
+        behind: &[(Partition, Option<QueuePosition>)],
+    ) -> impl Future<Output = PortResult<Depth>> + Send;
 }
 
 /// What [`adopt`] made the readers forget.

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::assignment::Assignment;
 use crate::mutants::{Mutant, planted};
+use crate::observer::{Observer, Watch};
 use crate::partition::{Partition, Sequence};
 use crate::ports::{BusTail, EventBus, EventLog, PortError, Publication};
 use crate::record::Record;
@@ -42,6 +43,7 @@ pub struct Relayer<L, B> {
     busy: u32,
     /// Whose stream is asked next.
     suspects: Rotation,
+    watch: Watch,
 }
 
 impl<L: EventLog, B: EventBus> Relayer<L, B> {
@@ -57,7 +59,15 @@ impl<L: EventLog, B: EventBus> Relayer<L, B> {
             idle: 0,
             busy: 0,
             suspects: Rotation::default(),
+            watch: Watch::default(),
         }
+    }
+
+    /// The same relayer, with somebody who looks on.
+    #[must_use]
+    pub fn observed_by(mut self, watch: Watch) -> Self {
+        self.watch = watch;
+        self
     }
 
     /// Nothing was to be done: from time to time, nothing is taken for granted either.
@@ -133,11 +143,20 @@ impl<L: EventLog, B: EventBus> Relayer<L, B> {
             .iter()
             .map(|one| (one.partition, one.records.last().map(|last| (last.sequence, last.record_id))))
             .collect();
+        let start = self.watch.now();
+        let told: Vec<Vec<Arc<Record>>> = match self.watch.get() {
+            Some(_) => publications.iter().map(|one| one.records.clone()).collect(),
+            None => Vec::new(),
+        };
         let answers = self.bus.publish(publications).await;
+        let during = self.watch.since(start);
         let mut trouble = Ok(());
-        for ((partition, end), answer) in ends.into_iter().zip(answers) {
+        for (index, ((partition, end), answer)) in ends.into_iter().zip(answers).enumerate() {
             match answer {
                 Ok(()) => {
+                    if let (Some(observer), Some(records)) = (self.watch.get(), told.get(index)) {
+                        observer.relayed(records, during);
+                    }
                     self.streams.insert(partition, end.map(|(last, _)| last));
                     if let Some((last, record_id)) = end {
                         self.proven
@@ -153,6 +172,7 @@ impl<L: EventLog, B: EventBus> Relayer<L, B> {
                         // Another relayer was faster, or an answer was lost: look where the stream ends.
                         PortError::Conflict(reason) => {
                             tracing::debug!(%partition, %reason, "the bus refused a publication");
+                            self.watch.fenced(Self::PART, partition);
                             trouble
                         }
                         PortError::Unavailable(_)
@@ -169,6 +189,10 @@ impl<L: EventLog, B: EventBus> Relayer<L, B> {
 
 impl<L: EventLog, B: EventBus> Turn for Relayer<L, B> {
     const PART: &'static str = "relayer";
+
+    fn observer(&self) -> Option<&dyn Observer> {
+        self.watch.get()
+    }
 
     async fn turn(&mut self) -> Result<Progress, Trouble> {
         self.locate().await?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::future::select;
 
 use crate::environment::{Doorbell, Environment, Stop, within};
+use crate::observer::Observer;
 
 /// What a turn came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,11 @@ pub trait Turn {
     /// Does what there is to do now.
     fn turn(&mut self) -> impl Future<Output = Result<Progress, Trouble>> + Send;
 
+    /// Who looks on.
+    fn observer(&self) -> Option<&dyn Observer> {
+        None
+    }
+
     /// Whether a stop waits until nothing is left to do. Only the listener needs this: whatever else is left
     /// undone is durable.
     fn drains(&self) -> bool {
@@ -78,7 +84,11 @@ pub async fn drive<T: Turn + Send, E: Environment>(
         if stopping && !body.drains() {
             return Ok(());
         }
-        let pause = match body.turn().await {
+        let turned = body.turn().await;
+        if let (Err(trouble), Some(observer)) = (&turned, body.observer()) {
+            observer.failed(T::PART, trouble);
+        }
+        let pause = match turned {
             Ok(Progress::Worked) => {
                 backoff = BACKOFF.0;
                 continue;

@@ -12,7 +12,7 @@ use super::super::event::decode;
 use super::super::publish::{self, Outgoing};
 use super::super::queue::{Which, stored};
 use super::super::streams::DEAD;
-use super::super::{NatsBus, NatsDeadLetters, NatsForeignEvents, NatsQueue};
+use super::super::{NatsBus, NatsDeadLetters, NatsDepth, NatsForeignEvents, NatsQueue};
 use super::*;
 
 #[tokio::test]
@@ -21,6 +21,16 @@ async fn the_queue_keeps_its_contract() {
     contract::command_queue(async || {
         fresh(&nats).await;
         NatsQueue::new(&nats)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_waits_is_counted_as_promised() {
+    let (_server, nats) = ready().await;
+    contract::waiting(async || {
+        fresh(&nats).await;
+        (NatsQueue::new(&nats), NatsDepth::new(&nats))
     })
     .await;
 }

@@ -18,4 +18,4 @@ pub mod tables;
 pub use live::LiveReadModels;
 pub use projection::FinancingProjection;
 pub use queries::ReadModelQueries;
-pub use stories::MOST_COMMANDS;
+pub use stories::{MOST_COMMANDS, oldest_unsettled};

@@ -10,7 +10,7 @@ use domain::story::{Stories, StoryView, StuckView};
 use domain::views::{Queries as _, QueryError};
 use eventsourcing::environment::Timestamp;
 use eventsourcing::partition::LogPosition;
-use eventsourcing::ports::{EventBus, RankedQuery, ReadModels, Row, Test, Value};
+use eventsourcing::ports::{EventBus, PortResult, RankedQuery, ReadModels, Row, Test, Value};
 use eventsourcing::record::Record;
 
 use crate::queries::{Fields, ReadModelQueries, failed};
@@ -63,6 +63,24 @@ async fn records<B: EventBus>(bus: &B, known: &[Known]) -> Result<Records, Query
     }
 }
 
+/// Steps of sagas that should have been taken and were not, the oldest first: those whose cause is at most so new.
+fn open_steps(up_to: i64, limit: u32) -> RankedQuery {
+    RankedQuery { table: COMMANDS.name, conditions: vec![("state", Test::Absent)], by: "since", up_to, limit }
+}
+
+/// Since when the oldest step of a saga waits that was not taken; `None` where all were taken.
+///
+/// # Errors
+///
+/// When the read models cannot be read.
+pub async fn oldest_unsettled<S: ReadModels>(models: &S) -> PortResult<Option<Timestamp>> {
+    let rows = models.ranked(&open_steps(i64::MAX, 1)).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let column = COMMANDS.columns.iter().position(|column| column.name == "since");
+    let since = column.and_then(|column| row.values.get(column)?.as_ref()?.integer());
+    Ok(since.and_then(|since| u64::try_from(since).ok()).map(Timestamp::from_micros))
+}
+
 impl<S: ReadModels> Stories for ReadModelQueries<S> {
     async fn story<B: EventBus>(
         &self,
@@ -95,13 +113,7 @@ impl<S: ReadModels> Stories for ReadModelQueries<S> {
         up_to: Timestamp,
         limit: u32,
     ) -> Result<Vec<StuckView>, QueryError> {
-        let query = RankedQuery {
-            table: COMMANDS.name,
-            conditions: vec![("state", Test::Absent)],
-            by: "since",
-            up_to: i64::try_from(up_to.as_micros()).unwrap_or(i64::MAX),
-            limit,
-        };
+        let query = open_steps(i64::try_from(up_to.as_micros()).unwrap_or(i64::MAX), limit);
         let rows = self.0.ranked(&query).await.map_err(failed)?;
         let mut steps = Vec::with_capacity(rows.len());
         for row in &rows {

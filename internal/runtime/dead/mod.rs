@@ -212,13 +212,11 @@ async fn chosen(
     id: Option<String>,
     target: Option<String>,
 ) -> Result<Vec<String>, ClientError> {
-    match id {
-        Some(id) => Ok(vec![id]),
-        None => {
-            let open = list(client, DeadLetterState::Open, target).await?;
-            Ok(open.into_iter().map(|letter| letter.id).collect())
-        }
+    if let Some(id) = id {
+        return Ok(vec![id]);
     }
+    let open = list(client, DeadLetterState::Open, target).await?;
+    Ok(open.into_iter().map(|letter| letter.id).collect())
 }
 
 /// The letters of which this one is a retry, and those that its own retries have become, in order.

@@ -24,7 +24,7 @@ fn state(letter: &DeadLetter) -> (&'static str, Tone) {
 }
 
 fn time(time: Option<&prost_types::Timestamp>) -> String {
-    time.map_or_else(|| "-".to_owned(), |time| time.to_string())
+    time.map_or_else(|| "-".to_owned(), ToString::to_string)
 }
 
 /// One line, without anything that a terminal would take for more than text.

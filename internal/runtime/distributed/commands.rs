@@ -21,10 +21,14 @@ use tokio::net::TcpListener;
 use crate::api::admin::AdminServices;
 use crate::api::dead_letters::dead_letter_service;
 use crate::api::server::{Limits, serve_commands};
-use crate::nats::{Nats, NatsBus, NatsDeadLetters, NatsForeignEvents, NatsQueue, NatsReplies, reply_address};
+use crate::nats::{
+    Nats, NatsBus, NatsDeadLetters, NatsDepth, NatsForeignEvents, NatsQueue, NatsReplies, reply_address,
+};
 use crate::postgres::PostgresLog;
 use crate::runtime::door;
 use crate::runtime::environment::SystemEnvironment;
+use crate::runtime::observation::Telemetry;
+use crate::runtime::observation::lookup::queue_depth;
 use crate::runtime::settings::CommandsSettings;
 use crate::runtime::signals::Signals;
 use crate::runtime::supervise::Process;
@@ -56,6 +60,7 @@ pub async fn run(settings: CommandsSettings) -> Result<(), String> {
     let admin =
         if has_log { Some(bind(settings.admin_address.admin_addr, "--admin-addr").await?) } else { None };
     let database = has_log.then(|| connect::log_database(&settings.database, &name)).transpose()?;
+    let mut telemetry = Telemetry::start(&common.telemetry, "commandsd").await?;
 
     let started = connect::unless_stopped(&mut signals, async {
         let nats = connect::nats(&common.nats, &name).await?;
@@ -70,9 +75,10 @@ pub async fn run(settings: CommandsSettings) -> Result<(), String> {
 
     let mut process = Process::default();
     let limits = Limits { grace: common.grace_seconds, ..Limits::default() };
-    let mut ownership = log.clone().map(|log| Ownership::new(log, nats.clone()));
+    let mut ownership = log.clone().map(|log| Ownership::new(log, nats.clone(), &telemetry));
     if let (Some(log), Some(ownership)) = (&log, &mut ownership) {
         if parts.worker {
+            telemetry.looks_up(queue_depth(log.clone(), NatsDepth::new(&nats), partitions));
             start_worker(&mut process, &nats, log, ownership, partitions);
         }
         if parts.policies {
@@ -81,24 +87,28 @@ pub async fn run(settings: CommandsSettings) -> Result<(), String> {
         }
     }
     let intake = if parts.listener || admin.is_some() {
-        Some(start_listener(&mut process, &nats, partitions).await?)
+        Some(start_listener(&mut process, &nats, partitions, &telemetry).await?)
     } else {
         None
     };
     match &intake {
-        Some(intake) if parts.listener => serve_intake(&mut process, port, intake.clone(), limits)?,
+        Some(intake) if parts.listener => {
+            serve_intake(&mut process, port, intake.clone(), limits, &telemetry)?;
+        }
         _ => serve(&mut process, port, limits)?,
     }
     if let (Some(log), Some(admin), Some(intake)) = (&log, admin, intake) {
         let stop = process.intake_stop();
         let (foreign, bus) = (NatsDeadLetters::new(&nats), NatsBus::for_watchers(&nats));
         let letters = Letters::new(Registering, log.clone(), foreign, bus, partitions);
-        let letters = dead_letter_service(letters, intake, &SystemEnvironment, limits, &stop);
+        let letters =
+            dead_letter_service(letters, intake, &SystemEnvironment, limits, &stop, telemetry.calls());
         let (log, nats) = (log.clone(), nats.clone());
         let queue = QueueDoor { log, nats, streams, partitions, policies_run: parts.policies };
         let services = AdminServices::new(SystemEnvironment, stop).with_queue(queue).with(letters);
         door::open(&mut process, admin, services, limits)?;
     }
+    telemetry.serve(&mut process)?;
 
     let ended = process.run(signals, std::future::pending()).await;
     if let Some(ownership) = ownership {
@@ -108,6 +118,7 @@ pub async fn run(settings: CommandsSettings) -> Result<(), String> {
         log.close().await;
     }
     nats.flush().await;
+    telemetry.finish().await;
     ended?;
     tracing::info!("stopped");
     Ok(())
@@ -126,11 +137,12 @@ fn serve_intake(
     port: TcpListener,
     intake: Intake<SystemEnvironment>,
     limits: Limits,
+    telemetry: &Telemetry,
 ) -> Result<(), String> {
     announce("commands", &port)?;
-    let stop = process.intake_stop();
+    let (stop, watch) = (process.intake_stop(), telemetry.calls());
     process.servers.start("command server", async move {
-        serve_commands(port, intake, SystemEnvironment, limits, stop).await.map_err(text)
+        serve_commands(port, intake, SystemEnvironment, limits, stop, watch).await.map_err(text)
     });
     Ok(())
 }
@@ -140,6 +152,7 @@ async fn start_listener(
     process: &mut Process,
     nats: &Nats,
     partitions: PartitionCount,
+    telemetry: &Telemetry,
 ) -> Result<Intake<SystemEnvironment>, String> {
     // Of this process alone: addresses are stored with the commands, and outlive it.
     let desk = Desk::new(&reply_address(SystemEnvironment.uuid()));
@@ -155,6 +168,7 @@ async fn start_listener(
         SystemEnvironment,
     );
     let stop = process.loops_stop();
+    let listener = listener.observed_by(telemetry.watch());
     process.loops.start_loop(listener, bell, POLL, stop);
     Ok(intake)
 }
@@ -179,6 +193,7 @@ fn start_worker(
         WorkerLimits::default(),
     );
     let stop = process.loops_stop();
+    let worker = worker.observed_by(ownership.watch());
     process.loops.start_loop(worker, bell, POLL, stop);
 }
 
@@ -203,6 +218,7 @@ fn start_policies(
         assignment,
     );
     let stop = process.loops_stop();
+    let policies = policies.observed_by(ownership.watch());
     process.loops.start_loop(policies, bell, POLL, stop);
 }
 
@@ -227,5 +243,6 @@ fn start_importer(
         assignment,
     );
     let stop = process.loops_stop();
+    let importer = importer.observed_by(ownership.watch());
     process.loops.start_loop(importer, bell, POLL, stop);
 }

@@ -6,12 +6,14 @@
 use eventsourcing::assignment::Assignment;
 use eventsourcing::environment::{Doorbell, Environment as _};
 use eventsourcing::membership::{Membership, RENEWAL};
+use eventsourcing::observer::Watch;
 use eventsourcing::partition::PartitionCount;
 use eventsourcing::ports::{Leases, Role};
 use uuid::Uuid;
 
 use crate::nats::Nats;
 use crate::runtime::environment::SystemEnvironment;
+use crate::runtime::observation::{Owned, Telemetry};
 use crate::runtime::supervise::Process;
 
 /// A process as a member of those who share the partitions, in one or more roles.
@@ -21,12 +23,21 @@ pub(super) struct Ownership<L> {
     nats: Nats,
     member: Uuid,
     roles: Vec<Role>,
+    /// Who looks on at the roles' loops, and what is told of the partitions.
+    watch: Watch,
+    owned: Owned,
 }
 
 impl<L: Leases + Clone> Ownership<L> {
     /// A new member.
-    pub(super) fn new(leases: L, nats: Nats) -> Self {
-        Self { leases, nats, member: SystemEnvironment.uuid(), roles: Vec::new() }
+    pub(super) fn new(leases: L, nats: Nats, telemetry: &Telemetry) -> Self {
+        let (watch, owned) = (telemetry.watch(), telemetry.owned());
+        Self { leases, nats, member: SystemEnvironment.uuid(), roles: Vec::new(), watch, owned }
+    }
+
+    /// Who looks on at the loops of the roles.
+    pub(super) fn watch(&self) -> Watch {
+        self.watch.clone()
     }
 
     /// Takes part in a role; answers with the partitions that it gets, which come and go. The bell rings when they do.
@@ -48,6 +59,7 @@ impl<L: Leases + Clone> Ownership<L> {
         let stop = process.loops_stop();
         process.loops.start_loop(membership, Doorbell::default(), RENEWAL, stop);
         self.roles.push(role);
+        self.owned.add(role, &assignment);
         assignment
     }
 

@@ -12,6 +12,8 @@ use crate::api::server::Limits;
 use crate::nats::NatsBus;
 use crate::runtime::door;
 use crate::runtime::environment::SystemEnvironment;
+use crate::runtime::observation::Telemetry;
+use crate::runtime::observation::lookup::{projection_lag, unsettled};
 use crate::runtime::rebuild::ReadModelRebuilds;
 use crate::runtime::settings::ProjectorSettings;
 use crate::runtime::signals::Signals;
@@ -35,6 +37,7 @@ pub async fn run(settings: ProjectorSettings) -> Result<(), String> {
     let streams = connect::streams(&common.streams, common.partitions)?;
     let port = bind(settings.health.health_addr, "--health-addr").await?;
     let admin = bind(settings.admin_address.admin_addr, "--admin-addr").await?;
+    let mut telemetry = Telemetry::start(&common.telemetry, NAME).await?;
     let database = connect::models_database(&settings.database, NAME)?;
 
     let started = connect::unless_stopped(&mut signals, async {
@@ -46,13 +49,16 @@ pub async fn run(settings: ProjectorSettings) -> Result<(), String> {
     let Some((nats, models)) = started.await? else { return Ok(()) };
 
     let mut process = Process::default();
-    let mut ownership = Ownership::new(models.clone(), nats.clone());
+    let mut ownership = Ownership::new(models.clone(), nats.clone(), &telemetry);
     let bus = NatsBus::for_loops(&nats);
     let bell = bus.bells().hang();
     let assignment = ownership.join(&mut process, Role::Projector, common.partitions, &bell);
+    telemetry.looks_up(projection_lag(NatsBus::for_watchers(&nats), models.clone(), common.partitions));
+    telemetry.looks_up(unsettled(models.clone()));
     let announcing = Announcing::new(models.clone(), nats.clone());
     let projector: Projector<Financing, _, _, _> =
         Projector::new(FinancingProjection, bus, announcing, assignment);
+    let projector = projector.observed_by(ownership.watch());
     let stop = process.loops_stop();
     process.loops.start_loop(projector, bell, POLL, stop);
     let limits = Limits { grace: common.grace_seconds, ..Limits::default() };
@@ -61,12 +67,14 @@ pub async fn run(settings: ProjectorSettings) -> Result<(), String> {
     let services =
         AdminServices::new(SystemEnvironment, process.intake_stop()).with_rebuilds(rebuilds.clone());
     door::open(&mut process, admin, services, limits)?;
+    telemetry.serve(&mut process)?;
 
     let ended = process.run(signals, std::future::pending()).await;
     rebuilds.ended().await;
     ownership.leave().await;
     models.close().await;
     nats.flush().await;
+    telemetry.finish().await;
     ended?;
     tracing::info!("stopped");
     Ok(())

@@ -9,6 +9,7 @@ use crate::api::platform::{Description, Topology};
 use crate::api::server::{Limits, Sources, serve_queries};
 use crate::nats::{NatsBus, Wake};
 use crate::runtime::environment::SystemEnvironment;
+use crate::runtime::observation::Telemetry;
 use crate::runtime::settings::QueriesSettings;
 use crate::runtime::signals::Signals;
 use crate::runtime::supervise::Process;
@@ -28,6 +29,7 @@ pub async fn run(settings: QueriesSettings) -> Result<(), String> {
     let common = &settings.common;
     let streams = connect::streams(&common.streams, common.partitions)?;
     let port = bind(settings.query_addr, "--query-addr").await?;
+    let mut telemetry = Telemetry::start(&common.telemetry, NAME).await?;
     let database = connect::models_database(&settings.database, NAME)?;
 
     let started = connect::unless_stopped(&mut signals, async {
@@ -54,15 +56,17 @@ pub async fn run(settings: QueriesSettings) -> Result<(), String> {
         },
     };
     announce("queries", &port)?;
+    telemetry.serve(&mut process)?;
     let limits = Limits { grace: common.grace_seconds, ..Limits::default() };
-    let stop = process.intake_stop();
+    let (stop, watch) = (process.intake_stop(), telemetry.calls());
     process.servers.start("query server", async move {
-        serve_queries(port, sources, SystemEnvironment, limits, stop).await.map_err(text)
+        serve_queries(port, sources, SystemEnvironment, limits, stop, watch).await.map_err(text)
     });
 
     let ended = process.run(signals, std::future::pending()).await;
     models.close().await;
     nats.flush().await;
+    telemetry.finish().await;
     ended?;
     tracing::info!("stopped");
     Ok(())

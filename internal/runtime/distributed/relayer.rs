@@ -8,6 +8,8 @@ use eventsourcing::relayer::Relayer;
 
 use crate::api::server::Limits;
 use crate::nats::{NatsBus, Streams, Wake};
+use crate::runtime::observation::Telemetry;
+use crate::runtime::observation::lookup::relay_lag;
 use crate::runtime::settings::RelayerSettings;
 use crate::runtime::signals::Signals;
 use crate::runtime::supervise::Process;
@@ -27,6 +29,7 @@ pub async fn run(settings: RelayerSettings) -> Result<(), String> {
     let common = &settings.common;
     let streams = connect::streams(&common.streams, common.partitions)?;
     let port = bind(settings.health.health_addr, "--health-addr").await?;
+    let mut telemetry = Telemetry::start(&common.telemetry, NAME).await?;
     let database = connect::log_database(&settings.database, NAME)?;
 
     let started = connect::unless_stopped(&mut signals, async {
@@ -39,19 +42,22 @@ pub async fn run(settings: RelayerSettings) -> Result<(), String> {
     let Some((log, bus, nats)) = started.await? else { return Ok(()) };
 
     let mut process = Process::default();
-    let mut ownership = Ownership::new(log.clone(), nats.clone());
+    let mut ownership = Ownership::new(log.clone(), nats.clone(), &telemetry);
     let committed = connect::wakes(&nats, &mut process, Wake::Committed).await?;
     let bell = committed.hang();
     let assignment = ownership.join(&mut process, Role::Relayer, common.partitions, &bell);
-    let relayer = Relayer::new(log.clone(), bus, assignment);
+    telemetry.looks_up(relay_lag(log.clone(), NatsBus::for_watchers(&nats), common.partitions));
+    let relayer = Relayer::new(log.clone(), bus, assignment).observed_by(ownership.watch());
     let stop = process.loops_stop();
     process.loops.start_loop(relayer, bell, RELAY_POLL, stop);
     serve(&mut process, port, Limits { grace: common.grace_seconds, ..Limits::default() })?;
+    telemetry.serve(&mut process)?;
 
     let ended = process.run(signals, std::future::pending()).await;
     ownership.leave().await;
     log.close().await;
     nats.flush().await;
+    telemetry.finish().await;
     ended?;
     tracing::info!("stopped");
     Ok(())

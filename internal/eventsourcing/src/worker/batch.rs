@@ -14,6 +14,7 @@ use crate::environment::Environment;
 use crate::letters::Discard;
 use crate::model::{AggregateRef, DecodeError, Known, Model};
 use crate::mutants::{Mutant, planted};
+use crate::observer::{Decided, Decision, Interval, Watch};
 use crate::outcome::{Fingerprint, Outcome, Reply, Verdict};
 use crate::partition::{LogPosition, Partition, Sequence, Version};
 use crate::ports::{InboxEntry, LoadRequest, PartitionCommit, PartitionRow, QueuePosition, Snapshot};
@@ -49,6 +50,8 @@ pub(super) struct Afterwards {
     /// The partition's row, once it is on disk.
     pub(super) row: PartitionRow,
     pub(super) replies: Vec<(String, Reply)>,
+    /// What is told of it once it is on disk, where anybody looks on.
+    pub(super) told: Option<Decided>,
 }
 
 impl<M: Model> Batch<M> {
@@ -99,6 +102,7 @@ impl<M: Model> Batch<M> {
         known: &Known,
         environment: &E,
         limits: &WorkerLimits,
+        watch: &Watch,
     ) -> Result<(PartitionCommit, Afterwards), Trouble> {
         let (Some(attempt), Some(last)) = (self.attempt(), self.commands.last()) else {
             return Err(Trouble::Halt("an empty batch was cut".to_owned()));
@@ -116,7 +120,10 @@ impl<M: Model> Batch<M> {
             snapshots: Vec::new(),
         };
         let mut replies = Vec::new();
+        let during = Interval { start: watch.now(), ..Interval::default() };
+        let mut told = watch.is_kept().then(|| Vec::with_capacity(commands));
         for pending in &self.commands {
+            let before = (writer.inbox.len(), writer.records.len());
             let (reply, envelope) = match &pending.work {
                 Work::Command(envelope, command) => {
                     let fingerprint = Fingerprint::of(&json(command)?);
@@ -142,6 +149,9 @@ impl<M: Model> Batch<M> {
                     (reply, doomed.envelope.as_ref())
                 }
             };
+            if let Some(told) = &mut told {
+                told.extend(writer.decision(before, envelope.map(AsRef::as_ref), pending.method()));
+            }
             if let Some(address) = envelope.and_then(|envelope| envelope.reply_to.clone()) {
                 replies.push((address, reply));
             }
@@ -156,7 +166,14 @@ impl<M: Model> Batch<M> {
             snapshots,
         };
         let row = part.row_after();
-        Ok((part, Afterwards { attempt, row, replies }))
+        let told = told.map(|decisions| Decided {
+            partition: self.partition,
+            commands,
+            decisions,
+            during,
+            commit: Interval::default(),
+        });
+        Ok((part, Afterwards { attempt, row, replies, told }))
     }
 }
 
@@ -195,6 +212,26 @@ struct Line {
 }
 
 impl<E: Environment> Writer<'_, E> {
+    /// What is told of the last command, where it has an outcome since there were only so many outcomes and records.
+    fn decision(
+        &self,
+        (outcomes, records): (usize, usize),
+        envelope: Option<&Envelope>,
+        method: Option<&'static str>,
+    ) -> Option<Decision> {
+        let entry = self.inbox.get(outcomes)?;
+        let decision = Decision::of(&entry.outcome, method, self.records.len().saturating_sub(records));
+        Some(match envelope {
+            Some(envelope) => Decision {
+                correlation_id: envelope.correlation_id,
+                causation_id: envelope.causation_id,
+                traceparent: envelope.traceparent.clone(),
+                ..decision
+            },
+            None => decision,
+        })
+    }
+
     fn repeated(
         &self,
         command_id: Uuid,

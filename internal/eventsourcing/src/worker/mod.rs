@@ -21,6 +21,7 @@ use crate::assignment::Assignment;
 use crate::environment::Environment;
 use crate::model::{AggregateRef, Known, Model};
 use crate::mutants::{Mutant, planted};
+use crate::observer::{Decided, Interval, Observer, Watch};
 use crate::outcome::Reply;
 use crate::partition::{Epoch, Partition, PartitionCount};
 use crate::ports::{
@@ -100,6 +101,7 @@ pub struct Worker<M: Model, L, Q, R, E> {
     picks: Rotation,
     /// Turns without work since the last one with work.
     idle: u32,
+    watch: Watch,
 }
 
 impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<M, L, Q, R, E> {
@@ -127,7 +129,15 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
             reads: Rotation::default(),
             picks: Rotation::default(),
             idle: 0,
+            watch: Watch::default(),
         }
+    }
+
+    /// The same worker, with somebody who looks on.
+    #[must_use]
+    pub fn observed_by(mut self, watch: Watch) -> Self {
+        self.watch = watch;
+        self
     }
 
     /// Brings what is owned in line with what is assigned: takes new partitions over, proves the queue in front of
@@ -187,6 +197,7 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
 
     fn lose(&mut self, partition: Partition) {
         tracing::warn!(%partition, "another worker owns the partition: dropped it");
+        self.watch.fenced(Self::PART, partition);
         self.owned.remove(&partition);
         self.assignment.lose(partition);
     }
@@ -304,7 +315,8 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
         let mut decided = Vec::with_capacity(batches.len());
         for batch in batches {
             let Some(owned) = self.owned.get_mut(&batch.partition) else { continue };
-            decided.push(batch.decide(owned, &inbox, &known, &self.environment, &self.limits)?);
+            let watch = &self.watch;
+            decided.push(batch.decide(owned, &inbox, &known, &self.environment, &self.limits, watch)?);
         }
         Ok(decided)
     }
@@ -319,14 +331,20 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
                 .send(afterwards.iter_mut().flat_map(|batch| batch.replies.drain(..)).collect())
                 .await;
         }
+        let start = self.watch.now();
         match self.log.commit(parts).await {
             Ok(answers) => {
+                let commit = self.watch.since(start);
                 let mut replies: Vec<(String, Reply)> = Vec::new();
                 for (batch, answer) in afterwards.into_iter().zip(answers) {
                     match answer {
                         Commit::Done => {
                             if let Some(owned) = self.owned.get_mut(&batch.attempt.partition) {
                                 owned.committed(batch.row, &self.limits);
+                            }
+                            if let (Some(observer), Some(told)) = (self.watch.get(), batch.told) {
+                                let during = Interval { end: commit.end, ..told.during };
+                                observer.decided(&Decided { during, commit, ..told });
                             }
                             replies.extend(batch.replies);
                         }
@@ -440,6 +458,10 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
 
 impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Turn for Worker<M, L, Q, R, E> {
     const PART: &'static str = "worker";
+
+    fn observer(&self) -> Option<&dyn Observer> {
+        self.watch.get()
+    }
 
     async fn turn(&mut self) -> Result<Progress, Trouble> {
         self.settle_ownership().await?;

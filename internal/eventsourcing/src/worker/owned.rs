@@ -52,6 +52,15 @@ impl<M: Model> Pending<M> {
         }
     }
 
+    /// The command's name, where it could be read.
+    pub(super) fn method(&self) -> Option<&'static str> {
+        match &self.work {
+            Work::Command(_, command) => Some(M::method(command)),
+            Work::Discard(..) => Some("DiscardDeadLetter"),
+            Work::Doomed(_) => None,
+        }
+    }
+
     fn doom(&mut self, reason: DeathReason, message: &str) {
         let command_id = self.command_id();
         let envelope = match &self.work {

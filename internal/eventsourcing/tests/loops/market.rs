@@ -8,14 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use eventsourcing::environment::Environment as _;
+use eventsourcing::environment::{Environment as _, Timestamp};
 use eventsourcing::membership::TERM;
-use eventsourcing::outcome::Reply;
+use eventsourcing::observer::{Decided, Decision, Interval, Observer, Queued, Reacted, Watch};
+use eventsourcing::outcome::{Outcome, Reply};
 use eventsourcing::partition::{LogPosition, Partition, Sequence, Version};
 use eventsourcing::ports::{DeadLetter, Role, Value};
-use eventsourcing::record::COMMAND_DEAD;
+use eventsourcing::record::{COMMAND_DEAD, Record};
 use eventsourcing::testkit::memory::{Call, Fault};
 use eventsourcing::testkit::world::Dice;
+use eventsourcing::turn::Trouble;
 use eventsourcing::worker::WorkerLimits;
 use uuid::Uuid;
 
@@ -145,7 +147,13 @@ fn publish(stage: &Stage, accounts: &[Uuid]) {
 }
 
 fn run(seed: u64) -> Run {
+    watched(seed, Watch::default()).0
+}
+
+/// The same, with somebody who looks on. Answers with all outcomes and all records, too.
+fn watched(seed: u64, watch: Watch) -> (Run, Vec<Outcome>, Vec<Arc<Record>>) {
     let mut stage = Stage::of(seed, PARTITIONS);
+    stage.watch = watch;
     let (faults_end, faults) = faults(&mut stage, seed);
     let (intake, _listener) = stage.listener("listener");
     let (other_intake, _other) = stage.listener("other listener");
@@ -199,7 +207,9 @@ fn run(seed: u64) -> Run {
     check(&stage, &sent, &replies.borrow(), accounts.len());
     let faults = faults.lock().unwrap().1;
     let takeovers = stage.partitions.all().map(|partition| stage.log.row(partition).epoch.get()).sum();
-    Run { trace: stage.world.trace(), balances: stage.balances(), faults, takeovers }
+    let outcomes = stage.log.inbox().into_iter().map(|entry| entry.outcome).collect();
+    let run = Run { trace: stage.world.trace(), balances: stage.balances(), faults, takeovers };
+    (run, outcomes, stage.log.all_records())
 }
 
 fn check(stage: &Stage, sent: &BTreeSet<Uuid>, replies: &[Reply], accounts: usize) {
@@ -285,6 +295,107 @@ fn a_market_under_faults_settles_to_the_last_unit() {
     assert!(faults > 5000, "the faults did not happen: {faults}");
     // Five for the beginning of each.
     assert!(takeovers > 60 * 10, "nothing changed hands: {takeovers}");
+}
+
+/// Remembers what it is told.
+#[derive(Default)]
+struct Onlooker {
+    decided: Mutex<Vec<Decision>>,
+    relayed: Mutex<BTreeSet<LogPosition>>,
+    projected: Mutex<BTreeSet<LogPosition>>,
+    reactions: Mutex<BTreeMap<Uuid, Uuid>>,
+    /// Commands queued, dead letters kept, partitions fenced, and turns that failed.
+    counts: Mutex<[usize; 4]>,
+}
+
+fn positions(records: &[Arc<Record>]) -> impl Iterator<Item = LogPosition> {
+    records.iter().map(|record| record.position())
+}
+
+impl Observer for Onlooker {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(1)
+    }
+
+    fn queued(&self, batch: &Queued) {
+        self.counts.lock().unwrap()[0] += batch.commands;
+    }
+
+    fn decided(&self, batch: &Decided) {
+        assert!(batch.commands >= batch.decisions.len());
+        self.decided.lock().unwrap().extend(batch.decisions.clone());
+    }
+
+    fn relayed(&self, records: &[Arc<Record>], _: Interval) {
+        self.relayed.lock().unwrap().extend(positions(records));
+    }
+
+    fn reacted(&self, step: &Reacted) {
+        self.counts.lock().unwrap()[1] += step.dead_letters;
+        let reactions =
+            step.reactions.iter().map(|reaction| (reaction.command_id, reaction.record.record_id));
+        self.reactions.lock().unwrap().extend(reactions);
+    }
+
+    fn projected(&self, records: &[Arc<Record>], _: Interval) {
+        self.projected.lock().unwrap().extend(positions(records));
+    }
+
+    fn fenced(&self, _: &'static str, _: Partition) {
+        self.counts.lock().unwrap()[2] += 1;
+    }
+
+    fn failed(&self, _: &'static str, trouble: &Trouble) {
+        assert!(matches!(trouble, Trouble::Retry(_)), "{trouble}");
+        self.counts.lock().unwrap()[3] += 1;
+    }
+}
+
+#[test]
+fn who_looks_on_changes_nothing_and_is_told_only_what_is_so() {
+    for seed in 0..12 {
+        // given and when
+        let onlooker = Arc::new(Onlooker::default());
+        let (run_of_it, outcomes, records) =
+            watched(seed, Watch::by(Arc::clone(&onlooker) as Arc<dyn Observer>));
+
+        // then it is the same run
+        assert_eq!(run_of_it, run(seed));
+
+        // and a command is told once, and as it is; unless the answer was lost, or the worker died: then it is not told
+        let outcomes: BTreeMap<Uuid, Outcome> =
+            outcomes.into_iter().map(|outcome| (outcome.command_id, outcome)).collect();
+        let decided = onlooker.decided.lock().unwrap();
+        let mut told = BTreeSet::new();
+        for decision in decided.iter() {
+            let outcome = &outcomes[&decision.command_id];
+            assert!(told.insert(decision.command_id), "told twice: {decision:?}");
+            assert_eq!((decision.position, decision.state), (outcome.position, outcome.verdict.state()));
+            assert_eq!(decision.reason.as_deref(), outcome.verdict.reason());
+            let of_it = || records.iter().filter(|record| record.command_id == decision.command_id);
+            assert_eq!(of_it().count(), decision.records);
+            assert!(of_it().all(|record| record.causation_id == decision.causation_id));
+            assert!(of_it().all(|record| record.correlation_id == decision.correlation_id));
+        }
+        assert!(told.len() * 10 > outcomes.len() * 7, "{} of {}", told.len(), outcomes.len());
+
+        // and so it is with what follows
+        let all: BTreeSet<LogPosition> = positions(&records).collect();
+        for told in [&onlooker.relayed, &onlooker.projected] {
+            let told = told.lock().unwrap();
+            assert!(
+                told.is_subset(&all) && told.len() * 10 > all.len() * 7,
+                "{} of {}",
+                told.len(),
+                all.len()
+            );
+        }
+        for (command, record) in onlooker.reactions.lock().unwrap().iter() {
+            let effect = records.iter().find(|effect| effect.command_id == *command);
+            assert_eq!(effect.expect("it was queued, and decided").causation_id, *record);
+        }
+        assert!(onlooker.counts.lock().unwrap().iter().all(|count| *count > 0), "{:?}", onlooker.counts);
+    }
 }
 
 #[test]

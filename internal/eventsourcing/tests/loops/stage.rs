@@ -15,6 +15,7 @@ use eventsourcing::importer::Importer;
 use eventsourcing::letters::Letters;
 use eventsourcing::listener::{Intake, Listener, ListenerLimits};
 use eventsourcing::membership::{Membership, RENEWAL};
+use eventsourcing::observer::Watch;
 use eventsourcing::outcome::Reply;
 use eventsourcing::partition::{Partition, PartitionCount};
 use eventsourcing::policy::PolicyRunner;
@@ -55,6 +56,8 @@ pub struct Stage {
     pub foreign: MemoryForeignEvents,
     pub dead_letters: MemoryDeadLetters,
     pub stop: Stop,
+    /// Who looks on at every new part.
+    pub watch: Watch,
     interference: Option<Arc<dyn Interference>>,
     stopper: Stopper,
 }
@@ -123,6 +126,7 @@ impl Stage {
             foreign: MemoryForeignEvents::new(1),
             dead_letters: MemoryDeadLetters::default(),
             stop,
+            watch: Watch::default(),
             interference: None,
             stopper,
         }
@@ -184,6 +188,7 @@ impl Stage {
         let environment = self.world.environment();
         let (mut body, intake) =
             Listener::new(self.queue(), self.partitions, limits, desk, bell.clone(), environment.clone());
+        body = body.observed_by(self.watch.clone());
         let stop = self.stop.clone();
         let task =
             self.world.spawn(name, async move { drive(&mut body, &environment, &bell, POLL, &stop).await });
@@ -204,7 +209,7 @@ impl Stage {
             assignment.clone(),
             limits,
         );
-        self.play(name, body, self.queue.bells(), assignment)
+        self.play(name, body.observed_by(self.watch.clone()), self.queue.bells(), assignment)
     }
 
     pub fn relayer(&self, name: &str) -> Part {
@@ -213,7 +218,7 @@ impl Stage {
 
     fn relayer_of(&self, name: &str, assignment: Assignment) -> Part {
         let body = Relayer::new(self.log(), self.bus(), assignment.clone());
-        self.play(name, body, self.log.bells(), assignment)
+        self.play(name, body.observed_by(self.watch.clone()), self.log.bells(), assignment)
     }
 
     pub fn policies(&self, name: &str) -> Part {
@@ -231,7 +236,7 @@ impl Stage {
             self.partitions,
             assignment.clone(),
         );
-        self.play(name, body, self.bus.bells(), assignment)
+        self.play(name, body.observed_by(self.watch.clone()), self.bus.bells(), assignment)
     }
 
     pub fn projector(&self, name: &str) -> Part {
@@ -241,7 +246,7 @@ impl Stage {
     fn projector_of(&self, name: &str, assignment: Assignment) -> Part {
         let body: Projector<Ledger, _, _, _> =
             Projector::new(Balances, self.bus(), self.models(), assignment.clone());
-        self.play(name, body, self.bus.bells(), assignment)
+        self.play(name, body.observed_by(self.watch.clone()), self.bus.bells(), assignment)
     }
 
     pub fn importer(&self, name: &str) -> Part {
@@ -263,7 +268,7 @@ impl Stage {
             self.partitions,
             assignment.clone(),
         );
-        self.play(name, body, self.foreign.bells(), assignment)
+        self.play(name, body.observed_by(self.watch.clone()), self.foreign.bells(), assignment)
     }
 
     /// A process that takes part in a role: its loop, and the loop that renews its leases.

@@ -19,6 +19,7 @@
 //! - `foreign`: [`foreign_events`] and [`foreign_positions`]
 //! - `dead_letters`: [`dead_letters`] and [`foreign_letters`]
 //! - `dead_commands`: [`dead_commands`]
+//! - `waiting`: [`waiting`]
 #![expect(
     clippy::expect_used,
     clippy::missing_panics_doc,
@@ -38,6 +39,7 @@ mod queue;
 mod read_models;
 mod rebuild;
 pub mod sample;
+mod waiting;
 
 use std::collections::BTreeMap;
 
@@ -51,6 +53,7 @@ pub use log::event_log;
 pub use queue::command_queue;
 pub use read_models::read_models;
 pub use rebuild::rebuilds;
+pub use waiting::waiting;
 
 use crate::partition::{Partition, PartitionCount};
 
