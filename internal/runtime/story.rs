@@ -41,7 +41,8 @@ pub struct QueryAddress {
 #[command(
     long_about = "Tell the story of one invoice: every command that concerned it, what each brought about, what policies made of \
                   that, what was refused and why, and what comes next. Times are the day's, in UTC; beside each fact stands how \
-                  long after its cause it was recorded."
+                  long after its cause it was recorded.",
+    after_help = "Examples:\n  financing story $INVOICE\n  financing story $INVOICE --json | jq -r '.sagas[].settled'"
 )]
 pub struct StoryArguments {
     /// The invoice
@@ -59,7 +60,8 @@ pub struct StoryArguments {
 #[command(
     long_about = "List the steps of sagas that should have been taken and were not: the cause is recorded, and the command that \
                   follows from it has no outcome. The oldest come first.\n\nExits with 0 when nothing is stuck, with 3 when \
-                  something is, and with 1 when the platform could not be asked."
+                  something is, and with 1 when the platform could not be asked.",
+    after_help = "Examples:\n  financing stuck\n  financing stuck --older-than 1m --json || echo 'somebody has to look'"
 )]
 pub struct StuckArguments {
     /// How long ago the cause has to be recorded, as in 500ms, 10s, 5m or 2h
