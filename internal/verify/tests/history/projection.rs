@@ -207,8 +207,11 @@ impl Lines {
             columns.extend([("reason", data["reason"].clone()), ("message", data["message"].clone())]);
         }
         let invoice = invoice(record, data);
-        // A policy's command is described where its cause is.
-        if record.causation_id == record.command_id && invoice.is_string() {
+        // A policy's command is described where its cause is; a retry of one is not the policy's any more.
+        let policy = record.actor.strip_prefix("policy:");
+        let derived = policy
+            .is_some_and(|policy| Uuid::new_v5(&record.causation_id, policy.as_bytes()) == record.command_id);
+        if !derived && invoice.is_string() {
             columns.extend([("invoice_id", invoice), ("since", Value::from(record.recorded_at))]);
         }
         self.set("commands", &Value::from(record.command_id.to_string()), &columns);
