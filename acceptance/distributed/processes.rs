@@ -35,6 +35,7 @@ fn programs() -> [(&'static str, Vec<&'static str>); 6] {
             env!("CARGO_BIN_EXE_financing"),
             vec![
                 "DATA_DIR COMMAND_ADDR QUERY_ADDR ADMIN_ADDR PARTITIONS GRACE_SECONDS LOG_FORMAT LOG CONFIG",
+                "METRICS_ADDR OTLP_ENDPOINT TRACE_RATIO",
             ],
         ),
     ]
