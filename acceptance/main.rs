@@ -6,7 +6,8 @@
 //!   [`approve_financing`], [`reverse_financing`]; many at once: [`race`]
 //! - what a client may rely on: [`queries`], [`live_queries`], [`read_your_writes`], [`idempotence`], [`refusals`], [`bad_input`],
 //!   [`services`], [`shell`], [`demo`], [`story`]
-//! - what an operator may rely on: [`start`], [`stop`], [`crash`], [`populate`], [`verify`], [`rebuild`], [`bench`], [`telemetry`]
+//! - what an operator may rely on: [`start`], [`stop`], [`crash`], [`dead_letters`], [`populate`], [`verify`], [`rebuild`], [`bench`],
+//!   [`telemetry`]
 //! - what an engineer may rely on: [`architecture`], [`documents`], [`compose`]
 //! - [`harness`]: what they share
 //!
@@ -30,6 +31,7 @@ mod bench;
 mod bid_on_invoice;
 mod compose;
 mod crash;
+mod dead_letters;
 mod demo;
 mod documents;
 #[expect(dead_code, unused_imports, reason = "each of the two test targets needs another part of it")]

@@ -203,6 +203,49 @@ async fn what_is_malformed_is_kept_for_people_and_holds_nobody_up() {
 }
 
 #[tokio::test]
+async fn what_is_malformed_is_looked_after_through_the_door_of_the_policies() {
+    // given
+    let mut parts = Parts::start().await;
+    let (platform, nats) = (parts.platform().await, connect_raw(parts.services()).await);
+    let payload = b"\x1b[31mno registration \xff".as_slice();
+    let subject = "registering.events.investor.InvestorRegistered";
+    nats.publish(subject, payload.into()).await.unwrap().await.unwrap();
+    marked(&platform, &nats).await;
+    let door = parts.process("policies").says("admin on ").await;
+    let dead = async |parts: &Parts, door: &str, code: i32, arguments: &[&str]| {
+        let output = parts.operate(&[&["dead"], arguments, &["--admin-addr", door]].concat()).await;
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
+        output.stdout
+    };
+    let text = |said: Vec<u8>| String::from_utf8(said).unwrap();
+
+    // then
+    let listed = text(dead(&parts, &door, 0, &["list"]).await);
+    for words in ["OPEN", "MALFORMED: ", subject, "1 dead letter\n"] {
+        assert!(listed.contains(words), "{words:?} in {listed}");
+    }
+    let id = &listed[..36];
+    assert_eq!(dead(&parts, &door, 0, &["show", id, "--payload"]).await, payload, "byte for byte");
+    let refused = text(dead(&parts, &door, 2, &["retry", id]).await);
+    assert!(refused.ends_with("(NOT_RETRYABLE)\n"), "{refused}");
+
+    // when
+    dead(&parts, &door, 0, &["discard", id, "--reason", "told by telephone", "--actor", "ada"]).await;
+    parts.kill("policies").await;
+    parts.run(&["policies"]).await;
+
+    // then
+    let door = parts.process("policies").says("admin on ").await;
+    let refused = text(dead(&parts, &door, 2, &["retry", id]).await);
+    assert!(refused.ends_with("(DEAD_LETTER_DISCARDED)\n"), "{refused}");
+    let shown = text(dead(&parts, &door, 0, &["show", id]).await);
+    assert!(shown.contains("discarded by ada: told by telephone"), "{shown}");
+    let verified = parts.operate(&["verify"]).await;
+    assert_eq!(verified.status.code(), Some(0), "{verified:?}");
+    parts.stop(&ALL).await;
+}
+
+#[tokio::test]
 async fn a_stream_of_registrations_that_was_lost_is_imported_again_when_somebody_says_so() {
     // given
     let mut parts = Parts::start().await;

@@ -57,7 +57,7 @@ impl Seen {
         assert_eq!(event.data_content_type, "application/json");
         assert!(event.time.is_some_and(|time| time.seconds > 1_700_000_000), "{:?}", event.time);
         assert_eq!(event.id, format!("{}-{}", self.extension("partition"), self.extension("sequence")));
-        let outcome_only = self.name.starts_with("Command");
+        let outcome_only = self.name.starts_with("Command") || self.name == "DeadLetterDiscarded";
         assert_eq!(event.extensions.contains_key("aggregateversion"), !outcome_only, "{event:?}");
         for known in ["recordid", "schemaversion", "commandid", "causationid", "actor", "commandlast"] {
             assert!(!self.extension(known).is_empty(), "{known} in {event:?}");
@@ -169,6 +169,11 @@ impl Facts {
             causes.insert(fact.extension("recordid"));
         }
         facts.try_into().expect("as many as there are names")
+    }
+
+    /// The first record that nobody claimed of those that name this one as their direct cause.
+    pub(crate) async fn caused_by(&mut self, record_id: &str) -> Seen {
+        self.claim("what follows", |seen| seen.extension("causationid") == record_id).await
     }
 
     /// Reads on until a fact of this name with this text in a field.

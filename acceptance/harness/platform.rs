@@ -17,6 +17,8 @@ pub(crate) struct Platform {
     pub(crate) query_address: String,
     /// Where it is looked after; that of the projector where it is distributed. `None`, where it ran already.
     pub(crate) admin_address: Option<String>,
+    /// Where its dead letters are looked after; that of the worker where it is distributed. `None`, where it ran already.
+    pub(crate) letters_address: Option<String>,
     command_channel: Channel,
     query_channel: Channel,
 }
@@ -27,6 +29,7 @@ struct Started {
     commands: String,
     queries: String,
     admin: String,
+    letters: String,
 }
 
 /// The embedded platform as a program.
@@ -97,24 +100,27 @@ impl Platform {
             let queries = process.says("queries on ").await;
             assert_eq!(Path::new(&process.says("data in ").await), home.data());
             let admin = process.says("admin on ").await;
-            return Started { processes: vec![process], commands, queries, admin };
+            let letters = admin.clone();
+            return Started { processes: vec![process], commands, queries, admin, letters };
         };
         let mut started = components(services, flags).map(|(name, program)| program.start(log(name)));
-        let [listener, query_service, others @ .., projector] = &mut started;
+        let [listener, query_service, worker, policies, relayer, projector] = &mut started;
         let commands = listener.says("commands on ").await;
         let queries = query_service.says("queries on ").await;
-        for other in others {
-            other.says("health on ").await;
+        relayer.says("health on ").await;
+        let mut doors = Vec::new();
+        for process in [worker, policies, projector] {
+            process.says("health on ").await;
+            doors.push(process.says("admin on ").await);
         }
-        projector.says("health on ").await;
-        let admin = projector.says("admin on ").await;
-        Started { processes: started.into(), commands, queries, admin }
+        let [letters, _, admin] = doors.try_into().expect("a door of each");
+        Started { processes: started.into(), commands, queries, admin, letters }
     }
 
-    async fn with(Started { processes, commands, queries, admin }: Started, home: Home) -> Self {
+    async fn with(Started { processes, commands, queries, admin, letters }: Started, home: Home) -> Self {
         let platform =
             Self::at(processes, Some(home), format!("http://{commands}"), format!("http://{queries}")).await;
-        Self { admin_address: Some(admin), ..platform }
+        Self { admin_address: Some(admin), letters_address: Some(letters), ..platform }
     }
 
     /// One whose processes somebody else has: at these addresses.
@@ -130,13 +136,14 @@ impl Platform {
     ) -> Self {
         let command_channel = connect(&command_address).await;
         let query_channel = connect(&query_address).await;
-        let admin_address = None;
+        let (admin_address, letters_address) = (None, None);
         Self {
             processes,
             home,
             command_address,
             query_address,
             admin_address,
+            letters_address,
             command_channel,
             query_channel,
         }

@@ -85,7 +85,7 @@ pub enum DeadCommand {
     Show {
         /// The dead letter
         id: String,
-        /// Print the payload alone, byte for byte
+        /// Print the payload alone, as it was kept
         #[arg(long)]
         payload: bool,
         /// Where the platform is looked after
