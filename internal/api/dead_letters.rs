@@ -139,6 +139,9 @@ where
             }
             if let Ok(Some(discard)) = record.discard() {
                 resolution.message = discard.reason;
+                if discard.letter_id != letter.id {
+                    resolution.copy_id = discard.letter_id.to_string();
+                }
             }
         }
         Ok(Some(resolution))

@@ -18,13 +18,18 @@ use super::streams::DEAD;
 /// The subjects of messages of other contexts.
 const FOREIGN: &str = "financing.dead.registering.>";
 
+/// The most bytes that are read at once, and one message: whoever wants more asks for what is behind it.
+const PAGE_BYTES: usize = 8 * 1024 * 1024;
+
 impl ForeignLetters for NatsDeadLetters {
     async fn foreign(&self, after: u64, limit: usize) -> PortResult<Vec<ForeignLetter>> {
-        let (mut from, mut letters) = (after.saturating_add(1), Vec::new());
-        while letters.len() < limit {
+        let (mut from, mut letters, mut bytes) = (after.saturating_add(1), Vec::new(), 0);
+        while letters.len() < limit && bytes < PAGE_BYTES {
             let Some(message) = stored(&self.0, DEAD, Which::Next(FOREIGN, from)).await? else { break };
             from = message.sequence.saturating_add(1);
-            letters.push(self.letter(&message).await?);
+            let letter = self.letter(&message).await?;
+            bytes += letter.message.payload.len();
+            letters.push(letter);
         }
         Ok(letters)
     }

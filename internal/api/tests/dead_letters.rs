@@ -2,7 +2,7 @@
 
 use eventsourcing::command::{Envelope, pack};
 use eventsourcing::environment::Doorbells;
-use eventsourcing::letters::Letters;
+use eventsourcing::letters::{Letters, resolution_id};
 use eventsourcing::outcome::Fingerprint;
 use eventsourcing::partition::Partition;
 use eventsourcing::ports::{DeadLetter, DeadLetters as _, ForeignMessage, ForeignPosition};
@@ -239,6 +239,80 @@ async fn what_another_context_sent_is_listed_behind_the_commands_in_pages() {
     let found = side.client().get_dead_letter(get).await.unwrap().into_inner();
     assert_eq!(found.payload, b"{ malformed 2");
     assert_eq!(found.dead_letter.unwrap().state(), v1::DeadLetterState::Discarded);
+}
+
+/// A registration as it came from another context, to a release that did not understand it.
+async fn kept(side: &AdminSide, messages: impl IntoIterator<Item = u64>) {
+    let data = r#"{"issuer_id":"01a1fda0-5a7f-7c64-97dc-0f2b0ccbd3c1","name":"Ada"}"#;
+    let payload = format!(
+        r#"{{"specversion":"1.0","id":"01a1fda0-5a7f-7c64-97dc-0f2b0ccbd3c2","source":"registering",
+            "type":"registering.v1.IssuerRegistered","data":{data}}}"#
+    );
+    for message in messages {
+        let fingerprint = Fingerprint::of(payload.as_bytes());
+        let position = ForeignPosition { created_at: 9, message, fingerprint };
+        let (subject, payload) = ("registering.events.x".to_owned(), payload.as_bytes().into());
+        let message = ForeignMessage { message, subject, payload };
+        let letter = DeadLetter::Foreign { position, message, reason: "not understood".to_owned() };
+        side.foreign.keep(vec![letter]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_copy_of_a_message_that_was_discarded_is_discarded_and_says_with_which() {
+    let side = admin_side().await;
+    kept(&side, 1..=2).await;
+    let letters = side.list(v1::ListDeadLettersRequest::default()).await.dead_letters;
+    let [one, copy] = letters.as_slice() else { panic!("two: {letters:?}") };
+    let done = side.discard(&one.id, "not ours").await.unwrap();
+    assert_eq!((done.state(), done.copy_id.as_str()), (v1::CommandState::Applied, ""));
+    assert_eq!(refused(&side.retry(&copy.id).await.unwrap_err()), "DEAD_LETTER_DISCARDED");
+    let with = side.discard(&copy.id, "nor that").await.unwrap();
+    assert_eq!((with.message.as_str(), &with.copy_id), ("not ours", &one.id));
+    let states = side.list(v1::ListDeadLettersRequest::default()).await.dead_letters;
+    assert!(states.iter().all(|letter| letter.state() == v1::DeadLetterState::Discarded), "{states:?}");
+    assert_eq!(side.log.all_records().len(), 1, "nothing was imported");
+}
+
+#[tokio::test]
+async fn a_copy_of_a_message_that_was_retried_is_retried() {
+    let side = admin_side().await;
+    kept(&side, 1..=2).await;
+    let letters = side.list(v1::ListDeadLettersRequest::default()).await.dead_letters;
+    let done = side.retry(&letters[1].id).await.unwrap();
+    assert_eq!(done.state(), v1::CommandState::Applied);
+    assert_eq!(side.retry(&letters[0].id).await.unwrap(), done);
+    assert_eq!(refused(&side.discard(&letters[0].id, "late").await.unwrap_err()), "DEAD_LETTER_RETRIED");
+}
+
+#[tokio::test]
+async fn a_discard_that_an_older_worker_calls_dead_is_a_letter_of_its_own() {
+    let side = admin_side().await;
+    side.refused_by_the_store(1, 1).await;
+    let first = side.only().await;
+    let letter: Uuid = first.id.parse().unwrap();
+    // What such a worker reads of it.
+    let text = format!("{{\"discards\":\"{letter}\"}}");
+    let away = Envelope {
+        command_id: resolution_id(letter),
+        causation_id: letter,
+        correlation_id: first.correlation_id.parse().unwrap(),
+        actor: "somebody".to_owned(),
+        command: serde_json::value::RawValue::from_string(text).unwrap(),
+        ..registration(1)
+    };
+    let encoded = away.encode().unwrap();
+    for bundle in pack(Partition::from_index(1), [encoded.as_slice()]) {
+        side.dies(1, &bundle.payload, 2).await;
+    }
+    let letters = side.list(v1::ListDeadLettersRequest::default()).await.dead_letters;
+    let [shown, died] = letters.as_slice() else { panic!("two: {letters:?}") };
+    assert_eq!((shown.state(), died.state()), (v1::DeadLetterState::Discarded, v1::DeadLetterState::Open));
+    let again = side.discard(&first.id, "paid by hand").await.unwrap();
+    assert_eq!((again.state(), &again.dead_letter_id), (v1::CommandState::Dead, &died.id));
+    assert_eq!(refused(&side.retry(&died.id).await.unwrap_err()), "NOT_RETRYABLE");
+    let done = side.discard(&died.id, "paid by hand").await.unwrap();
+    assert_eq!((done.state(), done.actor.as_str()), (v1::CommandState::Applied, "client"));
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@ use eventsourcing::desk::Desk;
 use eventsourcing::environment::{Doorbells, Stop};
 use eventsourcing::outcome::{Fingerprint, Reply};
 use eventsourcing::ports::{
-    CommandQueue as _, DeadLetter, DeadLetters as _, ForeignEvents as _, ForeignMessage, ForeignPosition,
-    Replies as _,
+    CommandQueue as _, DeadLetter, DeadLetters as _, ForeignEvents as _, ForeignLetters as _, ForeignMessage,
+    ForeignPosition, Replies as _,
 };
 
 use super::super::queue::{Which, stored};
@@ -120,6 +120,31 @@ async fn a_dead_message_as_large_as_may_be_is_kept_shortened() {
     let full = nats.max_payload().to_string();
     assert_eq!(kept.headers.get("financing-shortened-from").unwrap().as_str(), full);
     assert!(kept.headers.get("financing-reason").unwrap().as_str().starts_with("no JSON:  ü"));
+}
+
+#[tokio::test]
+async fn large_dead_messages_come_in_several_pages() {
+    let (_server, nats) = ready().await;
+    let letters = NatsDeadLetters::new(&nats);
+    let large = |message: u64| {
+        let payload: Arc<[u8]> = vec![b'x'; 900 * 1024].into();
+        let position = ForeignPosition { created_at: 7, message, fingerprint: Fingerprint::of(&payload) };
+        let subject = "registering.events.issuer.IssuerRegistered".to_owned();
+        let message = ForeignMessage { message, subject, payload };
+        DeadLetter::Foreign { position, message, reason: "no JSON".to_owned() }
+    };
+    for message in 1..=12 {
+        assert_eq!(letters.keep(vec![large(message)]).await, Ok(()));
+    }
+    let (mut after, mut pages) = (0, Vec::new());
+    loop {
+        let page = letters.foreign(after, 100).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = last.number;
+        pages.push(page.iter().map(|letter| letter.position.message).collect::<Vec<_>>());
+    }
+    assert!(pages.len() > 1 && pages.iter().all(|page| page.len() < 11), "{pages:?}");
+    assert_eq!(pages.concat(), (1..=12).collect::<Vec<_>>());
 }
 
 #[tokio::test]

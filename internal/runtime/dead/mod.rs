@@ -4,6 +4,7 @@
 //! business (2) from a failure (1).
 
 mod show;
+mod turns;
 
 use std::io::Write as _;
 
@@ -14,13 +15,14 @@ use tonic::transport::Channel;
 
 use crate::api::proto::financing::v1::dead_letter_service_client::DeadLetterServiceClient;
 use crate::api::proto::financing::v1::{
-    CommandState, DeadLetter, DeadLetterResolution, DeadLetterState, DiscardDeadLetterRequest,
-    GetDeadLetterRequest, ListDeadLettersRequest, RetryDeadLetterRequest,
+    DeadLetter, DeadLetterState, DiscardDeadLetterRequest, GetDeadLetterRequest, ListDeadLettersRequest,
+    RetryDeadLetterRequest,
 };
 
 use super::client::{ClientError, connect, timed};
 use super::config::client_address;
 use super::terminal::Terminal;
+use turns::Turns;
 
 /// How long the client waits for an outcome.
 const WAIT: prost_types::Duration = prost_types::Duration { seconds: 20, nanos: 0 };
@@ -30,9 +32,6 @@ const PAGE: i32 = 200;
 
 /// The most letters of one chain of retries that are looked at.
 const LONGEST_CHAIN: usize = 50;
-
-/// The reason of a letter that has to wait for another.
-const EARLIER: &str = "EARLIER_DEAD_LETTER";
 
 /// Where the platform is looked after.
 #[derive(Debug, Clone, Args)]
@@ -96,8 +95,8 @@ pub enum DeadCommand {
     #[command(
         long_about = "Try a dead letter again, or with --all every open one, in order, each after the one before has its outcome. \
                       A command is not retried while an earlier one for the same aggregate is open: retry or discard that one \
-                      first.\n\nExits with 2 when the business refuses a command or one has to wait for an earlier one, and with 1 \
-                      when one dies again."
+                      first. One that fails holds up no other.\n\nExits with 2 when the business refuses a command or one has to \
+                      wait for an earlier one, and with 1 when one fails or dies again."
     )]
     Retry {
         /// The dead letter
@@ -242,75 +241,13 @@ async fn history(client: &mut Client, letter: &DeadLetter) -> Result<Vec<DeadLet
     Ok(chain.into())
 }
 
-/// How many there are of each end.
-#[derive(Debug, Default)]
-struct Tally {
-    done: usize,
-    refused: usize,
-    failed: usize,
-}
-
-impl Tally {
-    fn count(&mut self, resolution: &DeadLetterResolution) {
-        match resolution.state() {
-            CommandState::Applied | CommandState::Unchanged => self.done += 1,
-            CommandState::Refused => self.refused += 1,
-            CommandState::Dead | CommandState::Pending | CommandState::Unspecified => self.failed += 1,
-        }
-    }
-
-    /// What is printed at the end, or failed with.
-    fn end(&self, what: &str) -> Result<String, ClientError> {
-        let Self { done, refused, failed } = *self;
-        let message = format!("{done} {what}, {refused} refused, {failed} failed");
-        match (refused, failed) {
-            (0, 0) if done == 0 => Ok("there are no open dead letters\n".to_owned()),
-            (0, 0) => Ok(String::new()),
-            (_, 0) => Err(ClientError::Ended { message, code: 2 }),
-            (_, _) => Err(ClientError::Ended { message, code: 1 }),
-        }
-    }
-}
-
-/// Prints a line at once: whoever retries many wants to see how far it has come.
-fn say(line: &str) -> Result<(), ClientError> {
-    let mut out = std::io::stdout();
-    let written = out.write_all(line.as_bytes()).and_then(|()| out.flush());
-    written.map_err(|error| ClientError::Failed(format!("standard output: {error}")))
-}
-
-/// Retries them in order. One that has to wait for an earlier letter comes again, as long as any other is done.
 async fn retry(client: &mut Client, terminal: Terminal, ids: Vec<String>) -> Result<String, ClientError> {
-    let (mut tally, mut left) = (Tally::default(), ids);
-    loop {
-        let (before, mut waiting) = (left.len(), Vec::new());
-        for id in std::mem::take(&mut left) {
-            let request = RetryDeadLetterRequest { dead_letter_id: id.clone(), wait: Some(WAIT) };
-            match client.retry_dead_letter(timed(request)).await.map_err(ClientError::from) {
-                Ok(answer) => {
-                    let resolution = answer.into_inner().resolution.unwrap_or_default();
-                    say(&show::resolved(terminal, "retried", &id, &resolution))?;
-                    tally.count(&resolution);
-                }
-                Err(ClientError::Refused { reason, message }) if reason == EARLIER => {
-                    waiting.push((id, reason, message));
-                }
-                Err(ClientError::Refused { reason, message }) => {
-                    say(&show::refused(terminal, &id, &reason, &message))?;
-                    tally.refused += 1;
-                }
-                Err(error @ (ClientError::Ended { .. } | ClientError::Failed(_))) => return Err(error),
-            }
-        }
-        if waiting.is_empty() || waiting.len() == before {
-            for (id, reason, message) in waiting {
-                say(&show::refused(terminal, &id, &reason, &message))?;
-                tally.refused += 1;
-            }
-            return tally.end("retried");
-        }
-        left = waiting.into_iter().map(|(id, _, _)| id).collect();
-    }
+    let resolve = async |id: String| {
+        let request = RetryDeadLetterRequest { dead_letter_id: id, wait: Some(WAIT) };
+        let answer = client.retry_dead_letter(timed(request)).await?;
+        Ok(answer.into_inner().resolution.unwrap_or_default())
+    };
+    Turns { terminal, what: "retried", say }.take(ids, resolve).await
 }
 
 async fn discard(
@@ -322,27 +259,20 @@ async fn discard(
 ) -> Result<String, ClientError> {
     let actor = MetadataValue::try_from(actor)
         .map_err(|_| ClientError::Failed("--actor: must be printable ASCII characters".to_owned()))?;
-    let mut tally = Tally::default();
-    for id in ids {
-        let message = DiscardDeadLetterRequest {
-            dead_letter_id: id.clone(),
-            reason: reason.to_owned(),
-            wait: Some(WAIT),
-        };
+    let resolve = async |id: String| {
+        let reason = reason.to_owned();
+        let message = DiscardDeadLetterRequest { dead_letter_id: id, reason, wait: Some(WAIT) };
         let mut request: Request<_> = timed(message);
         request.metadata_mut().insert("actor", actor.clone());
-        match client.discard_dead_letter(request).await.map_err(ClientError::from) {
-            Ok(answer) => {
-                let resolution = answer.into_inner().resolution.unwrap_or_default();
-                say(&show::resolved(terminal, "discarded", &id, &resolution))?;
-                tally.count(&resolution);
-            }
-            Err(ClientError::Refused { reason, message }) => {
-                say(&show::refused(terminal, &id, &reason, &message))?;
-                tally.refused += 1;
-            }
-            Err(error @ (ClientError::Ended { .. } | ClientError::Failed(_))) => return Err(error),
-        }
-    }
-    tally.end("discarded")
+        let answer = client.discard_dead_letter(request).await?;
+        Ok(answer.into_inner().resolution.unwrap_or_default())
+    };
+    Turns { terminal, what: "discarded", say }.take(ids, resolve).await
+}
+
+/// Prints a line at once: whoever retries many wants to see how far it has come.
+fn say(line: &str) -> Result<(), ClientError> {
+    let mut out = std::io::stdout();
+    let written = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|error| ClientError::Failed(format!("standard output: {error}")))
 }

@@ -127,10 +127,25 @@ pub(super) fn resolved(
     id: &str,
     resolution: &DeadLetterResolution,
 ) -> String {
+    if what == "discarded" && resolution.state() == CommandState::Dead {
+        return format!("{id}  stays as it is: {}\n", terminal.paint(Tone::Bad, &dead_discard(resolution)));
+    }
     let (outcome, tone) = outcome(resolution);
     // That a discard is applied is what discarded means.
     let outcome = if what == "discarded" { outcome.replacen("applied", "for good", 1) } else { outcome };
     format!("{id}  {what}, {}\n", terminal.paint(tone, &outcome))
+}
+
+/// A worker of an older release could not read what was to be done.
+fn dead_discard(resolution: &DeadLetterResolution) -> String {
+    let DeadLetterResolution { actor, message, reason, dead_letter_id, .. } = resolution;
+    let (actor, message) = (harmless(actor), harmless(message));
+    format!("its discard by {actor} died: {message} ({reason}), now {dead_letter_id}")
+}
+
+/// A line about a letter of which nobody knows what became.
+pub(super) fn failed(terminal: Terminal, id: &str, message: &str) -> String {
+    format!("{id}  failed: {}\n", terminal.paint(Tone::Bad, &harmless(message)))
 }
 
 /// A line about a letter that stays as it is.
@@ -190,9 +205,14 @@ fn events(terminal: Terminal, one: &DeadLetter, shown: &DeadLetter) -> Vec<Strin
     if let Some(resolution) = &one.resolution {
         let when = time(resolution.time.as_ref());
         let (words, tone) = match one.state() {
+            DeadLetterState::Discarded if resolution.state() == CommandState::Dead => {
+                (dead_discard(resolution), Tone::Bad)
+            }
             DeadLetterState::Discarded => {
                 let (actor, why) = (harmless(&resolution.actor), harmless(&resolution.message));
-                (format!("discarded by {actor}: {why}"), Tone::Quiet)
+                let copy = &resolution.copy_id;
+                let copy = if copy.is_empty() { String::new() } else { format!(" with its copy {copy}") };
+                (format!("discarded by {actor}{copy}: {why}"), Tone::Quiet)
             }
             DeadLetterState::Open | DeadLetterState::Retried | DeadLetterState::Unspecified => {
                 let (words, tone) = outcome(resolution);
@@ -259,6 +279,41 @@ mod tests {
         assert_eq!(lines(b"\x1b[2J\xff", true), ["·[2J\u{fffd}"]);
         assert_eq!(lines(b"", true), ["(nothing)"]);
         assert_eq!(lines(b"cut", false).len(), 2);
+    }
+
+    fn discarded(state: CommandState, copy_id: &str) -> String {
+        let resolution = DeadLetterResolution {
+            state: state.into(),
+            actor: "ada".to_owned(),
+            message: "as was said".to_owned(),
+            reason: "UNDECODABLE".to_owned(),
+            dead_letter_id: "another".to_owned(),
+            copy_id: copy_id.to_owned(),
+            ..DeadLetterResolution::default()
+        };
+        let line = resolved(Terminal::new(160, false), "discarded", "one", &resolution);
+        let state = DeadLetterState::Discarded.into();
+        let letter = DeadLetter { state, resolution: Some(resolution), ..one() };
+        line + &letter_history(&letter)
+    }
+
+    fn letter_history(letter: &DeadLetter) -> String {
+        events(Terminal::new(160, false), letter, letter).join("\n")
+    }
+
+    #[test]
+    fn a_discard_that_died_is_not_called_one() {
+        let text = discarded(CommandState::Dead, "");
+        assert!(!text.contains("discarded"), "{text}");
+        assert!(text.starts_with("one  stays as it is: its discard by ada died: as was said"), "{text}");
+        assert!(text.ends_with("its discard by ada died: as was said (UNDECODABLE), now another"), "{text}");
+    }
+
+    #[test]
+    fn a_letter_whose_copy_was_discarded_says_which() {
+        assert!(discarded(CommandState::Applied, "").ends_with("discarded by ada: as was said"));
+        let text = discarded(CommandState::Applied, "two");
+        assert!(text.ends_with("discarded by ada with its copy two: as was said"), "{text}");
     }
 
     #[test]

@@ -410,7 +410,7 @@ fn outcome(
         }
         Ok(Outcome::Dead(letter)) => {
             let words = words(&letter.reason, &letter.message);
-            letters.died(record, at.place);
+            letters.died(record, at.place, letter.discards());
             let dead_letter = DeadLetter {
                 position: at.place.position,
                 command_id: record.command_id,

@@ -341,8 +341,15 @@ pub(crate) struct Dead<'a> {
     command: Option<&'a RawValue>,
     #[serde(default, rename = "raw")]
     _raw: Option<IgnoredAny>,
-    #[serde(default, rename = "discards")]
-    _discards: Option<IgnoredAny>,
+    #[serde(borrow, default)]
+    discards: Option<Discarded<'a>>,
+}
+
+/// What stands in the place of the command of a discard.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Discards {
+    discards: Uuid,
 }
 
 /// A place in another context's stream.
@@ -371,6 +378,13 @@ impl Dead<'_> {
             return None;
         }
         serde_json::from_str::<Command<'_>>(self.command?.get()).ok()?.invoice()
+    }
+
+    /// The dead letter that it was to discard. A release that could not discard kept of it what stands in the command's place.
+    pub(crate) fn discards(&self) -> Option<Uuid> {
+        let named = |command: &RawValue| serde_json::from_str::<Discards>(command.get()).ok();
+        let said = self.discards.as_ref().map(|said| said.letter_id);
+        said.or_else(|| self.command.and_then(named).map(|said| said.discards))
     }
 }
 

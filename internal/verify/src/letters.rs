@@ -31,8 +31,10 @@ struct Letter {
     actor: u64,
     /// Whether its command was the first of its saga.
     first: bool,
-    /// The letter of which it is the retry.
+    /// The letter of which it is the retry, or which it was to discard.
     retry_of: Option<Uuid>,
+    /// Whether it was to discard that letter.
+    discards: bool,
 }
 
 /// What somebody did about a letter.
@@ -73,19 +75,21 @@ impl Letters {
         record.causation_id != record.command_id && resolution_id(record.causation_id) == record.command_id
     }
 
-    /// A command died.
-    pub(crate) fn died(&mut self, record: &Record<'_>, place: Place) {
+    /// A command died, and here is the letter that it was to discard, where it was that.
+    pub(crate) fn died(&mut self, record: &Record<'_>, place: Place, discards: Option<Uuid>) {
         let letter = Letter {
             place,
             correlation: record.correlation_id,
             actor: digest(record.actor),
             first: record.causation_id == record.command_id,
             retry_of: Self::is_resolution(record).then_some(record.causation_id),
+            discards: Self::is_resolution(record) && discards == Some(record.causation_id),
         };
         self.dead.insert(record.record_id, letter);
     }
 
-    /// A letter was retried: the last record of what became of it.
+    /// A letter was retried: the last record of what became of it. Or its discard died, which a worker of an older release
+    /// cannot read: then it is a discard nevertheless, and nothing else is ever done about the letter.
     pub(crate) fn retried(
         &mut self,
         record: &Record<'_>,
@@ -94,7 +98,9 @@ impl Letters {
         ending: Ending,
         breaches: &mut Breaches,
     ) {
-        self.resolve(record, place, links.effect, ending, false, breaches);
+        let died = self.dead.get(&record.record_id).filter(|_| ending == Ending::Dead);
+        let discards = died.is_some_and(|died| died.discards);
+        self.resolve(record, place, links.effect, ending, discards, breaches);
     }
 
     fn resolve(
@@ -196,7 +202,7 @@ impl Letters {
                 breaches.rule(Invariant::Causality, place, what);
             }
             if resolution.discards {
-                if before.partition != after.partition {
+                if before.partition != after.partition && resolution.ending != Ending::Dead {
                     let what = format!("its dead letter stands in another partition, at {before}");
                     breaches.rule(Invariant::I4, place, what);
                 }

@@ -8,8 +8,10 @@
 //!
 //! - `mod.rs`: what a dead letter is, and how it is discarded
 //! - [`open`](Letters): where they are found and what is to be done about them
+//! - `order`: which of an aggregate's letters comes first
 
 mod open;
+mod order;
 
 use std::sync::Arc;
 
@@ -88,6 +90,20 @@ fn discard_text(letter: Uuid) -> String {
     format!("{{\"discards\":\"{letter}\"}}")
 }
 
+/// What [`discard_text`] writes, and no command of a context is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DiscardText {
+    #[serde(rename = "discards")]
+    _letter: Uuid,
+}
+
+/// Whether what died was a person's discard. A release that could not discard kept of it what stands in the command's place.
+fn is_discard(data: &DeadData) -> bool {
+    let says = |command: &RawValue| serde_json::from_str::<DiscardText>(command.get()).is_ok();
+    data.discards.is_some() || data.command.as_deref().is_some_and(says)
+}
+
 fn discard_fingerprint(letter: Uuid) -> Fingerprint {
     Fingerprint::of(discard_text(letter).as_bytes())
 }
@@ -99,7 +115,8 @@ pub enum LetterState {
     Open,
     /// It was tried again, and that has an outcome.
     Retried,
-    /// A person has decided that nothing is to be done about it.
+    /// A person has decided that nothing is to be done about it: about this letter, or about a copy of the message that it is.
+    /// Where the outcome says that the discard itself is dead, that is a letter of its own.
     Discarded,
 }
 
@@ -170,7 +187,7 @@ pub enum Unresolved {
     /// It was tried again before.
     #[error("the dead letter was retried already")]
     AlreadyRetried,
-    /// It was discarded before.
+    /// It was discarded before, or a copy of it was.
     #[error("the dead letter was discarded already")]
     AlreadyDiscarded,
     /// Nothing in it can be read as a command: it can only be discarded.

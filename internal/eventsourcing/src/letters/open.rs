@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::command::Envelope;
 use crate::importer::{Translate, Translated};
 use crate::model::{AggregateRef, Model};
-use crate::outcome::Outcome;
+use crate::outcome::{Fingerprint, Outcome};
 use crate::partition::{LogPosition, PartitionCount, Sequence};
 use crate::ports::{
     DeadCommands, DeadQuery, EventBus, EventLog, ForeignLetter, ForeignLetters, InboxEntry, LoadRequest,
@@ -20,9 +20,10 @@ use crate::ports::{
 };
 use crate::record::{DeadData, Record};
 
+use super::order::Order;
 use super::{
-    Content, Discard, ForeignPlace, Letter, LetterState, Place, Unresolved, discard_fingerprint,
-    resolution_id, retry_of,
+    Content, Discard, ForeignPlace, Letter, LetterState, Place, Unresolved, discard_fingerprint, is_discard,
+    resolution_id,
 };
 
 /// Letters that are read at once.
@@ -69,7 +70,8 @@ where
         Self { translate, log, foreign, bus, partitions, model: PhantomData }
     }
 
-    /// The letters behind a place, at most so many, and whether there are more behind them.
+    /// The letters behind a place, at most so many, and whether there are more behind them. What another context sent comes
+    /// without its payload, which may be large: [`get`](Self::get) has it.
     ///
     /// # Errors
     ///
@@ -85,9 +87,8 @@ where
             let letters = self.read(filter.target.as_ref(), after).await?;
             let Some(last) = letters.last() else { break };
             after = Some(last.place());
-            found.extend(
-                letters.into_iter().filter(|letter| filter.state.is_none_or(|state| state == letter.state)),
-            );
+            let asked = |letter: &Letter| filter.state.is_none_or(|state| state == letter.state);
+            found.extend(letters.into_iter().filter(asked).map(without_payload));
         }
         let more = found.len() > limit;
         found.truncate(limit);
@@ -150,43 +151,32 @@ where
 
     /// Finds out what became of the letters.
     async fn settle(&self, contents: Vec<Content>) -> PortResult<Vec<Letter>> {
-        let named: Vec<(Uuid, Vec<Uuid>, Content)> = contents
+        let named: Vec<(Uuid, Option<Imported>, Content)> = contents
             .into_iter()
-            .map(|content| {
-                let id = match &content {
-                    Content::Command(record, _) => record.record_id,
-                    Content::Foreign(letter) => foreign_id(letter),
-                };
-                (id, self.resolutions(id, &content), content)
+            .map(|content| match &content {
+                Content::Command(record, _) => Ok((record.record_id, None, content)),
+                Content::Foreign(letter) => Ok((foreign_id(letter), self.import(letter)?, content)),
             })
-            .collect();
-        let commands = named.iter().flat_map(|(_, commands, _)| commands).copied().collect();
+            .collect::<PortResult<_>>()?;
+        let resolutions = |(id, imported, _): &(Uuid, Option<Imported>, Content)| {
+            std::iter::once(resolution_id(*id)).chain(imported.map(|imported| imported.command_id))
+        };
+        let commands = named.iter().flat_map(resolutions).collect();
         let loaded = self.log.load(&LoadRequest { commands, ..LoadRequest::default() }).await?;
         let inbox: HashMap<Uuid, InboxEntry> =
             loaded.inbox.into_iter().map(|entry| (entry.outcome.command_id, entry)).collect();
-        let letter = |(id, commands, content): (Uuid, Vec<Uuid>, Content)| {
-            let entry = commands.iter().find_map(|command| inbox.get(command));
-            let state = match entry {
-                None => LetterState::Open,
-                Some(entry) if entry.fingerprint == discard_fingerprint(id) => LetterState::Discarded,
-                Some(_) => LetterState::Retried,
-            };
-            Letter { id, content, state, outcome: entry.map(|entry| entry.outcome.clone()) }
+        let letter = |(id, imported, content)| {
+            let (state, outcome) = became(id, &content, imported, &inbox);
+            Letter { id, content, state, outcome: outcome.cloned() }
         };
         Ok(named.into_iter().map(letter).collect())
     }
 
-    /// The commands that would resolve a letter, or would have. A message of another context that is understood by now is
-    /// retried as the command that it is, whoever imports it; one that was not understood may have been discarded under an id
-    /// of its own.
-    fn resolutions(&self, id: Uuid, content: &Content) -> Vec<Uuid> {
-        let mut commands = vec![resolution_id(id)];
-        if let Content::Foreign(letter) = content
-            && let Translated::Command { id, .. } = self.translated(letter)
-        {
-            commands.push(id);
-        }
-        commands
+    /// The command that a message of another context is by now, whoever imports it.
+    fn import(&self, letter: &ForeignLetter) -> PortResult<Option<Imported>> {
+        let Translated::Command { id, command, .. } = self.translated(letter) else { return Ok(None) };
+        let bytes = serde_json::to_vec(&command).map_err(|error| PortError::Broken(error.to_string()))?;
+        Ok(Some(Imported { command_id: id, fingerprint: Fingerprint::of(&bytes) }))
     }
 
     fn translated(&self, letter: &ForeignLetter) -> Translated<M::Command> {
@@ -215,18 +205,20 @@ where
         Ok(Resolve::Queue(Box::new(envelope)))
     }
 
-    /// The dead command, once more.
+    /// The dead command, once more. What was no command when it died stays none, whatever this release could read in it: who
+    /// sent it, under which id and to which saga, was lost with it.
     async fn again(&self, record: &Record, data: &DeadData) -> Result<Envelope, Unresolved> {
-        // What could not be read then may be an envelope to this release.
-        let read = data.raw.as_deref().and_then(|raw| serde_json::from_str::<Envelope>(raw).ok());
-        let (command, named) = match (&data.command, read) {
-            (Some(command), _) => (command.clone(), record.aggregate.clone()),
-            (None, Some(envelope)) => (envelope.command, envelope.target),
-            (None, None) => return Err(Unresolved::NotRetryable("it is no command".to_owned())),
+        if is_discard(data) {
+            let reason = "it was to discard another dead letter: discard this one, too".to_owned();
+            return Err(Unresolved::NotRetryable(reason));
+        }
+        let Some(command) = data.command.clone() else {
+            return Err(Unresolved::NotRetryable(
+                "it is no command: whoever sent it sends it again".to_owned(),
+            ));
         };
         // Whom it is for it says itself, where this release understands it.
         let typed = serde_json::from_str::<M::Command>(command.get()).ok();
-        let target = typed.as_ref().map_or(named, M::target);
         let envelope = Envelope {
             command_id: resolution_id(record.record_id),
             correlation_id: record.correlation_id,
@@ -234,8 +226,8 @@ where
             actor: record.actor.clone(),
             traceparent: record.traceparent.clone(),
             reply_to: None,
-            target,
-            discards: data.discards.clone(),
+            target: typed.as_ref().map_or_else(|| record.aggregate.clone(), M::target),
+            discards: None,
             command,
         };
         if let Some(earlier) = self.earlier(record).await? {
@@ -312,39 +304,56 @@ where
         Ok(tails.iter().any(|tail| tail.partition == record.partition && tail.last >= record.sequence))
     }
 
-    /// An open letter of the same aggregate whose command came before. A letter that is a retry which died again stands where
-    /// the first of them stood.
+    /// An open letter of the same aggregate whose command came before.
     async fn earlier(&self, record: &Record) -> PortResult<Option<Uuid>> {
-        let (mut all, mut after) = (Vec::new(), None);
+        let (mut order, mut after) = (Order::default(), None);
         loop {
             let read = self.read(Some(&record.aggregate), after).await?;
-            let Some(last) = read.last() else { break };
+            let Some(last) = read.last() else { return Ok(order.before(record)) };
             after = Some(last.place());
-            all.extend(read);
-        }
-        let records: HashMap<Uuid, &Record> = all
-            .iter()
-            .filter_map(|letter| match &letter.content {
-                Content::Command(record, _) => Some((letter.id, record.as_ref())),
-                Content::Foreign(_) => None,
-            })
-            .collect();
-        let origin = |record: &Record| {
-            let (mut at, mut origin) = (retry_of(record), record.position());
-            while let Some(before) = at.and_then(|id| records.get(&id)) {
-                (at, origin) = (retry_of(before), before.position());
+            for letter in &read {
+                order.take_in(letter);
             }
-            origin
-        };
-        let own = origin(record);
-        let earlier = records
-            .iter()
-            .filter(|(id, _)| all.iter().any(|one| one.id == **id && one.state == LetterState::Open))
-            .map(|(id, record)| (origin(record), *id))
-            .filter(|(at, _)| at.partition == own.partition && at.sequence < own.sequence)
-            .min_by_key(|(at, _)| at.sequence);
-        Ok(earlier.map(|(_, id)| id))
+        }
     }
+}
+
+/// The command that a message of another context is.
+#[derive(Clone, Copy)]
+struct Imported {
+    command_id: Uuid,
+    fingerprint: Fingerprint,
+}
+
+/// What became of a letter.
+///
+/// A message of another context may have been discarded under the letter's own id, by a release that did not understand it, and
+/// under its command's, by one that did: either way it is discarded for every release. And what stands under its command's id and
+/// is not that command is the discard of a copy of it.
+fn became<'a>(
+    id: Uuid,
+    content: &Content,
+    imported: Option<Imported>,
+    inbox: &'a HashMap<Uuid, InboxEntry>,
+) -> (LetterState, Option<&'a Outcome>) {
+    let own = inbox.get(&resolution_id(id)).map(|entry| match content {
+        Content::Command(..) if entry.fingerprint != discard_fingerprint(id) => (LetterState::Retried, entry),
+        Content::Command(..) | Content::Foreign(_) => (LetterState::Discarded, entry),
+    });
+    let found = own.or_else(|| {
+        let Imported { command_id, fingerprint } = imported?;
+        let entry = inbox.get(&command_id)?;
+        let is_command = entry.fingerprint == fingerprint;
+        Some((if is_command { LetterState::Retried } else { LetterState::Discarded }, entry))
+    });
+    found.map_or((LetterState::Open, None), |(state, entry)| (state, Some(&entry.outcome)))
+}
+
+fn without_payload(mut letter: Letter) -> Letter {
+    if let Content::Foreign(foreign) = &mut letter.content {
+        foreign.message.payload = Arc::from([]);
+    }
+    letter
 }
 
 fn foreign_id(letter: &ForeignLetter) -> Uuid {

@@ -8,9 +8,9 @@ use eventsourcing::letters::{
     Content, Filter, Letter, LetterState, Place, Resolve, Unresolved, resolution_id,
 };
 use eventsourcing::model::AggregateRef;
-use eventsourcing::outcome::{Reply, Verdict};
+use eventsourcing::outcome::{Fingerprint, Reply, Verdict};
 use eventsourcing::partition::Partition;
-use eventsourcing::ports::PortResult;
+use eventsourcing::ports::{DeadLetter, DeadLetters as _, ForeignMessage, ForeignPosition, PortResult};
 use eventsourcing::record::{COMMAND_DEAD, DEAD_LETTER_DISCARDED};
 use eventsourcing::worker::WorkerLimits;
 use uuid::Uuid;
@@ -274,6 +274,174 @@ fn a_malformed_message_of_another_context_is_discarded_or_stays() {
     assert_eq!(states(&stage), [LetterState::Discarded]);
     let record = stage.log.all_records().pop().unwrap();
     assert_eq!(record.discard().unwrap().unwrap().foreign.unwrap().message, 1);
+}
+
+/// What has died, in order.
+fn letters_after(stage: &Stage, dead: usize) -> Vec<Letter> {
+    let died = || stage.log.all_records().iter().filter(|one| one.event_type == COMMAND_DEAD).count() == dead;
+    stage.world.run_until(died, STEPS).unwrap();
+    all(stage)
+}
+
+#[test]
+fn what_was_no_command_when_it_died_stays_none_whatever_is_read_in_it_today() {
+    let stage = Stage::new(10);
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    let account = stage.id_in(1);
+    // A whole envelope, but not in a bundle: nobody knows as what it was sent, and to whom.
+    let strange = stage.envelope(&Command::Open { account, balance: 7 }).encode().unwrap();
+    stage.queue.push(Partition::from_index(1), &strange);
+    let letter = letters_after(&stage, 1).remove(0);
+    let Content::Command(_, data) = &letter.content else { panic!("a command: {letter:?}") };
+    let raw = data.raw.as_deref().unwrap();
+    assert!(data.command.is_none() && serde_json::from_str::<Envelope>(raw).is_ok(), "{data:?}");
+    assert!(matches!(retry(&stage, letter.id), Err(Unresolved::NotRetryable(_))));
+    let away = envelope(discard(&stage, letter.id, "sent again"));
+    put(&stage, &away);
+    assert_eq!(decided(&stage, &away), Verdict::Applied);
+}
+
+#[test]
+fn a_discard_that_an_older_release_could_not_read_is_a_letter_that_can_only_be_discarded() {
+    let stage = Stage::new(11);
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    let account = stage.id_in(1);
+    opened(&stage, account);
+    dies(&stage, &Command::Refund { account, amount: 5 });
+    let letter = all(&stage).remove(0).id;
+    // An older worker reads an envelope without that field.
+    let away = Envelope { discards: None, ..envelope(discard(&stage, letter, "paid by hand")) };
+    put(&stage, &away);
+    assert!(matches!(decided(&stage, &away), Verdict::Dead { .. }));
+    let letters = all(&stage);
+    let [first, died] = letters.as_slice() else { panic!("two: {letters:?}") };
+    assert_eq!((first.state, died.state), (LetterState::Discarded, LetterState::Open));
+    assert!(matches!(first.outcome.as_ref().unwrap().verdict, Verdict::Dead { .. }));
+    assert_eq!(died.retry_of(), Some(letter));
+    assert_eq!(retry(&stage, letter).unwrap_err(), Unresolved::AlreadyDiscarded);
+    assert!(matches!(retry(&stage, died.id), Err(Unresolved::NotRetryable(_))));
+    let again = envelope(discard(&stage, died.id, "by a newer worker"));
+    put(&stage, &again);
+    assert_eq!(decided(&stage, &again), Verdict::Applied);
+    assert_eq!(states(&stage), [LetterState::Discarded; 2]);
+}
+
+/// Two dead letters of one message, which came twice, from a release that did not understand it yet.
+fn kept_twice(stage: &Stage, account: Uuid) -> (Letter, Letter) {
+    let payload = format!("open {account} 7");
+    let letters = [1, 2].map(|message| {
+        let fingerprint = Fingerprint::of(payload.as_bytes());
+        let position = ForeignPosition { created_at: 9, message, fingerprint };
+        let (subject, payload) = ("accounts".to_owned(), payload.as_bytes().into());
+        let message = ForeignMessage { message, subject, payload };
+        DeadLetter::Foreign { position, message, reason: "not understood".to_owned() }
+    });
+    let kept = stage.dead_letters.clone();
+    ask(stage, async move { kept.keep(letters.into()).await }).unwrap();
+    let letters = all(stage);
+    let [one, other] = letters.as_slice() else { panic!("two: {letters:?}") };
+    (one.clone(), other.clone())
+}
+
+#[test]
+fn whoever_discards_a_message_that_is_understood_discards_its_copies_and_nobody_is_told_that_they_were_applied()
+ {
+    let stage = Stage::new(12);
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    let account = stage.id_in(1);
+    let (one, copy) = kept_twice(&stage, account);
+    let import = envelope(retry(&stage, copy.id));
+    let away = envelope(discard(&stage, one.id, "not ours"));
+    assert_eq!(away.command_id, import.command_id);
+    put(&stage, &away);
+    assert_eq!(decided(&stage, &away), Verdict::Applied);
+    assert_eq!(states(&stage), [LetterState::Discarded; 2]);
+    assert_eq!(retry(&stage, copy.id).unwrap_err(), Unresolved::AlreadyDiscarded);
+    let letters = stage.letters();
+    let record = ask(&stage, async move {
+        let copy = letters.get(copy.id).await?.unwrap();
+        letters.resolution(&copy).await
+    });
+    assert_eq!(record.unwrap().unwrap().discard().unwrap().unwrap().letter_id, one.id);
+    assert!(stage.balances().is_empty());
+}
+
+#[test]
+fn the_copies_of_a_message_that_was_imported_are_retried_with_it() {
+    let stage = Stage::new(13);
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    let account = stage.id_in(1);
+    let (one, copy) = kept_twice(&stage, account);
+    let import = envelope(retry(&stage, one.id));
+    put(&stage, &import);
+    assert_eq!(decided(&stage, &import), Verdict::Applied);
+    assert_eq!(states(&stage), [LetterState::Retried; 2]);
+    assert!(
+        matches!(retry(&stage, copy.id), Ok(Resolve::Done(outcome)) if outcome.verdict == Verdict::Applied)
+    );
+    assert_eq!(discard(&stage, copy.id, "late").unwrap_err(), Unresolved::AlreadyRetried);
+}
+
+#[test]
+fn what_was_discarded_before_anybody_understood_it_stays_discarded() {
+    let stage = Stage::new(14);
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    let account = stage.id_in(1);
+    let (one, _) = kept_twice(&stage, account);
+    // The release of that day did not know the command that it would be.
+    let away = envelope(discard(&stage, one.id, "not ours"));
+    let command_id = resolution_id(one.id);
+    let away = Envelope { command_id, correlation_id: command_id, causation_id: command_id, ..away };
+    put(&stage, &away);
+    assert_eq!(decided(&stage, &away), Verdict::Applied);
+    assert_eq!(states(&stage), [LetterState::Discarded, LetterState::Open], "its copy is another letter");
+    assert_eq!(retry(&stage, one.id).unwrap_err(), Unresolved::AlreadyDiscarded);
+    assert!(matches!(discard(&stage, one.id, "again"), Ok(Resolve::Done(_))));
+}
+
+#[test]
+fn a_list_leaves_the_payloads_of_others_where_they_are() {
+    let stage = Stage::new(15);
+    let (one, _) = kept_twice(&stage, Uuid::nil());
+    let payload = |letter: &Letter| match &letter.content {
+        Content::Foreign(foreign) => foreign.message.payload.len(),
+        Content::Command(..) => panic!("{letter:?}"),
+    };
+    assert_eq!(payload(&one), 0);
+    let letters = stage.letters();
+    let found = ask(&stage, async move { letters.get(one.id).await }).unwrap().unwrap();
+    assert_eq!(payload(&found), "open ".len() + 36 + " 7".len());
+}
+
+#[test]
+fn more_letters_of_an_aggregate_than_are_read_at_once_keep_their_order() {
+    let stage = Stage::new(16);
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    let account = stage.id_in(1);
+    let unknown = |_| {
+        let command = serde_json::value::RawValue::from_string("{\"nobody\":1}".to_owned()).unwrap();
+        Envelope { command, ..stage.envelope(&Command::Open { account, balance: 1 }) }
+    };
+    let encoded: Vec<Vec<u8>> = (0..600).map(unknown).map(|one| one.encode().unwrap()).collect();
+    for bundle in pack(Partition::from_index(1), encoded.iter().map(Vec::as_slice)) {
+        stage.queue.push(bundle.partition, &bundle.payload);
+    }
+    let done = || stage.log.all_records().len() == 600;
+    stage.world.run_until(done, STEPS).unwrap();
+    let ids: Vec<Uuid> = stage.log.all_records().iter().map(|record| record.record_id).collect();
+    let away = envelope(discard(&stage, ids[0], "void"));
+    put(&stage, &away);
+    decided(&stage, &away);
+    // The second dies again, behind all others, and stands before them.
+    let again = envelope(retry(&stage, ids[1]));
+    put(&stage, &again);
+    decided(&stage, &again);
+    let reborn = stage.log.all_records().last().unwrap().record_id;
+    assert_eq!(retry(&stage, ids[599]).unwrap_err(), Unresolved::Earlier(reborn));
+    let away = envelope(discard(&stage, reborn, "void"));
+    put(&stage, &away);
+    decided(&stage, &away);
+    assert_eq!(retry(&stage, ids[599]).unwrap_err(), Unresolved::Earlier(ids[2]));
 }
 
 #[test]

@@ -71,6 +71,35 @@ fn a_discarded_letter_is_listed_and_excuses_its_saga() {
 }
 
 #[test]
+fn a_discard_that_died_is_no_breach_and_leaves_both_letters_on_the_list() {
+    let mut world = dead();
+    world.discard_in_vain(0);
+    let report = stored(world.clone()).audit();
+    assert!(report.is_clean(), "{:#?}", report.breaches);
+    let states = |report: &verify::Report| -> Vec<LetterState> {
+        let of_bid = report.dead.iter().filter(|letter| letter.bid_id == Some(BID));
+        of_bid.map(|letter| letter.state).collect()
+    };
+    assert_eq!(states(&report), [LetterState::Discarded, LetterState::Open]);
+    // A newer worker discards what died.
+    world.discard(0);
+    let report = stored(world).audit();
+    assert!(report.is_clean(), "{:#?}", report.breaches);
+    assert_eq!(states(&report), [LetterState::Discarded; 2]);
+}
+
+#[test]
+fn somebody_else_retries_and_says_that_another_letter_was_to_be_discarded() {
+    let mut world = dead();
+    let (letter, _) = world.dead[0].clone();
+    world.discard_in_vain(0);
+    let stored = corrupted(world, |log| {
+        log.last_mut().unwrap().say(&letter.to_string(), &id(0x77, 0).to_string());
+    });
+    found_at(&stored, Causality, &last(&stored));
+}
+
+#[test]
 fn a_saga_is_not_excused_when_its_retry_did_nothing_more() {
     // The retry was refused the money's way back: the rejected bid keeps what it reserved.
     let mut world = dead();

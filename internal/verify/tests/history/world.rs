@@ -369,6 +369,18 @@ impl World {
         self.append(&origin, kind, id, &[("DeadLetterDiscarded", data)]);
     }
 
+    /// A dead letter is discarded, and that dies: a worker of an older release cannot read it.
+    pub(crate) fn discard_in_vain(&mut self, index: usize) {
+        let (letter, origin, pending) = self.resolves(index);
+        let (kind, id) = pending.next.target();
+        let origin = Origin { actor: "somebody".to_owned(), ..origin };
+        let data = format!(
+            r#"{{"reason":"UNDECODABLE","message":"unknown variant","command":{{"discards":"{letter}"}}}}"#
+        );
+        let died = self.append(&origin, kind, id, &[("CommandDead", data)]);
+        self.dead.push((died, pending));
+    }
+
     fn process(&mut self, origin: &Origin, placed: &Placed) {
         let target = ("invoice", placed.invoice);
         let correlation = origin.correlation;
