@@ -1,6 +1,7 @@
 //! The admin door: what changes a running platform.
 //!
-//! The rule this module protects: one operation at a time, and it ends with its client: whoever hangs up has cancelled.
+//! The rule this module protects: what can be undone ends with its client, and what cannot goes on to its end. Whoever hangs up
+//! has cancelled a rebuild, of which there is one at a time; an adoption that was begun is done.
 
 use std::collections::HashMap;
 use std::convert::Infallible;

@@ -39,6 +39,8 @@ pub(super) struct Shared {
     upserts: Upserts,
     /// Those of a rebuild.
     pub(super) rebuilt: Upserts,
+    /// What a rebuild holds them with.
+    pub(super) hold: String,
 }
 
 /// The query side's database: the read models, and who tries which partition.
@@ -91,7 +93,7 @@ impl PostgresReadModels {
         belongs_to(&mut session, deployment).await?;
         let values = session.read(|| Values::default().and(i32::from(deployment.partitions.get())))?;
         session.rows(BEGIN, values).await?;
-        rebuild::drop_leftovers(&mut session).await?;
+        rebuild::drop_leftovers(&mut session).await;
         Self::over(connect, schema)
     }
 
@@ -114,7 +116,8 @@ impl PostgresReadModels {
     fn over(connect: &Connect, schema: ReadModelSchema) -> Result<Self, OpenError> {
         let (database, tables) = (connect.database()?, schema.tables);
         let (upserts, rebuilt) = (Upserts::new(tables, ""), Upserts::new(tables, rebuild::REBUILT));
-        Ok(Self(Arc::new(Shared { connect: connect.clone(), database, tables, upserts, rebuilt })))
+        let (connect, hold) = (connect.clone(), rebuild::hold(tables));
+        Ok(Self(Arc::new(Shared { connect, database, tables, upserts, rebuilt, hold })))
     }
 
     /// Waits for what is under way and closes the connections. Later calls answer that the read models are unavailable.

@@ -1,8 +1,8 @@
 //! A second set of the read models, in the same database.
 //!
 //! The rule this module protects: a projector may write rows and no more, so what makes, renames and drops tables are functions
-//! of their owner, without a parameter that anybody could misuse. A shadow is one connection: with it end the right to write
-//! it, whatever it holds, and the turn.
+//! of their owner, without a parameter that anybody could misuse. They belong to the tables' owner,
+//! whoever made them. A shadow is one connection: with it end the right to write it, whatever it holds, and the turn.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -27,24 +27,30 @@ use super::tables::{create_indexes, create_tables, indexed};
 pub(super) const REBUILT: &str = "rebuilt_";
 
 /// The limits of the connection that builds, beside those of every connection: an index takes its time, and so may a step. A
-/// lock is waited for longer than the server needs to find out that a vacuum is in the way, and to stop that.
-const PATIENCE: &str = "SET statement_timeout = '30min'; SET lock_timeout = '3s'";
+/// lock is waited for longer than the server needs to find out that a vacuum is in the way, and to stop that. Nor does the
+/// server go on with an index when whoever wanted it is gone.
+const PATIENCE: &str =
+    "SET statement_timeout = '30min'; SET lock_timeout = '3s'; SET client_connection_check_interval = '1s'";
 
 /// Longer than the server's own limit, for a server that does not answer at all.
 const SILENCE: Duration = Duration::from_mins(31);
 
-/// How long the swap may keep readers waiting, who wait behind it.
+/// How long the swap may keep readers waiting, who wait behind it. That is less than the server takes to stop a vacuum that
+/// is in the way, so there is none by then: see [`hold`].
 const BRIEFLY: &str = "300ms";
 
 /// The turn: the key is the schema's name, under a number of ours. Who has just lost it may need a moment to be gone.
 const TAKE_TURN: &str =
     "SET lock_timeout = '1s'; SELECT pg_advisory_lock(1179211348, hashtext(current_schema()))";
 
-/// Nobody moves the checkpoints, and so nobody writes rows; whoever reads goes on. The projector's statement asks for this
-/// table first of all, so whoever waits here holds nothing.
-const HOLD: &str = "BEGIN; LOCK TABLE checkpoints IN EXCLUSIVE MODE";
+/// How often it is tried to have the turn that a connection of ours had which is gone, a second each time.
+const TURNS: u32 = 5;
 
-/// How often that is tried.
+/// What is in the shadow is kept, whatever becomes of the swap.
+const BEFORE_SWAP: &str = "SAVEPOINT before_swap";
+const NO_SWAP: &str = "ROLLBACK TO SAVEPOINT before_swap; COMMIT";
+
+/// How often it is tried to hold the live ones.
 const HOLDS: u32 = 5;
 
 const LIVE: &str = "SELECT partition, sequence, record_id FROM checkpoints WHERE sequence > 0";
@@ -66,18 +72,46 @@ const GRANTS: &str = "FOR one IN SELECT format('GRANT %s ON %I TO %s', a.privile
      FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a \
      WHERE c.oid = ANY (live) AND a.grantee <> c.relowner LOOP EXECUTE one.statement; END LOOP;";
 
-/// The functions that do what only the tables' owner may do. Made by the owner, who says whom else they are for
-/// (scripts/roles.sql).
+/// In this schema and no other, whoever calls: who may make temporary tables would else put one in another's place.
+const IN_THIS_SCHEMA: &str = "DO $$ BEGIN PERFORM set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true); END $$;\n";
+
+/// What the functions make belongs to whom they belong to, so that is whose the tables are, whoever migrates.
+const OWNERS: &str = "DO $$ DECLARE name text; BEGIN FOREACH name IN ARRAY ARRAY[{names}] LOOP \
+     EXECUTE format('ALTER FUNCTION %I() OWNER TO %s', name, \
+     (SELECT relowner::regrole FROM pg_class WHERE oid = 'read_models'::regclass)); END LOOP; END $$;\n";
+
+/// A vacuum of tables that were just filled would stand in the way of the swap.
+const NO_VACUUM: &str = ", autovacuum_enabled = off";
+
+/// The tables that are swapped.
+fn names(tables: &[Table]) -> Vec<&str> {
+    ["checkpoints"].into_iter().chain(tables.iter().map(|table| table.name)).collect()
+}
+
+fn list(names: &[&str], prefix: &str) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("\"{prefix}{name}\"")).collect();
+    quoted.join(", ")
+}
+
+/// Nobody moves the checkpoints, and so nobody writes rows; whoever reads goes on. The projector's statement asks for this
+/// table first of all, so whoever waits here holds nothing. Before that whoever vacuums has ended or was stopped, and nobody
+/// begins to, of the tables that the swap wants.
+pub(super) fn hold(tables: &[Table]) -> String {
+    let names = names(tables);
+    let (live, rebuilt) = (list(&names, ""), list(&names, REBUILT));
+    format!(
+        "BEGIN; LOCK TABLE {live}, {rebuilt} IN SHARE UPDATE EXCLUSIVE MODE; LOCK TABLE checkpoints IN EXCLUSIVE MODE"
+    )
+}
+
+/// The functions that do what only the tables' owner may do. They are its own, and it says whom else they are for
+/// (scripts/roles.sql). The path is that of the transaction that makes them from here on.
 pub(super) fn functions(tables: &[Table]) -> String {
-    let names: Vec<&str> = ["checkpoints"].into_iter().chain(tables.iter().map(|table| table.name)).collect();
-    let list = |prefix: &str| {
-        let quoted: Vec<String> = names.iter().map(|name| format!("\"{prefix}{name}\"")).collect();
-        quoted.join(", ")
-    };
+    let names = names(tables);
     let literals: Vec<String> = names.iter().map(|name| format!("'{name}'::regclass")).collect();
-    let (live, rebuilt, literals) = (list(""), list(REBUILT), literals.join(", "));
+    let (live, rebuilt, literals) = (list(&names, ""), list(&names, REBUILT), literals.join(", "));
     let drop = format!("DROP TABLE IF EXISTS {rebuilt};");
-    let create = create_tables(tables, REBUILT);
+    let create = create_tables(tables, REBUILT, NO_VACUUM);
     let indexes = create_indexes(tables, REBUILT);
     let mut renames = String::new();
     for name in &names {
@@ -85,7 +119,8 @@ pub(super) fn functions(tables: &[Table]) -> String {
         let _written = writeln!(
             renames,
             "ALTER TABLE \"rebuilt_{name}\" RENAME TO \"{name}\"; \
-             ALTER INDEX \"rebuilt_{name}_pkey\" RENAME TO \"{name}_pkey\";"
+             ALTER INDEX \"rebuilt_{name}_pkey\" RENAME TO \"{name}_pkey\"; \
+             ALTER TABLE \"{name}\" RESET (autovacuum_enabled);"
         );
     }
     for (Table { name, .. }, column) in indexed(tables) {
@@ -100,7 +135,7 @@ pub(super) fn functions(tables: &[Table]) -> String {
             format!("one record; live oid[] := ARRAY[{literals}]::oid[];"),
             format!(
                 "{drop}\n{create}CREATE TABLE rebuilt_checkpoints (partition integer PRIMARY KEY, \
-                 sequence bigint NOT NULL, record_id uuid) WITH (fillfactor = 30);\n\
+                 sequence bigint NOT NULL, record_id uuid) WITH (fillfactor = 30{NO_VACUUM});\n\
                  INSERT INTO rebuilt_checkpoints (partition, sequence) SELECT partition, 0 FROM checkpoints;\n{GRANTS}"
             ),
         ),
@@ -116,7 +151,8 @@ pub(super) fn functions(tables: &[Table]) -> String {
             ),
         ),
     ];
-    let mut sql = String::new();
+    let functions: Vec<String> = bodies.iter().map(|(name, ..)| format!("'{name}'")).collect();
+    let mut sql = IN_THIS_SCHEMA.to_owned();
     for (name, returns, declare, body) in bodies {
         let _written = write!(
             sql,
@@ -125,11 +161,19 @@ pub(super) fn functions(tables: &[Table]) -> String {
              REVOKE ALL ON FUNCTION {name}() FROM PUBLIC;\n"
         );
     }
+    sql.push_str(&OWNERS.replace("{names}", &functions.join(", ")));
     sql
 }
 
-/// Drops what a rebuild has left behind whose process is gone.
-pub(super) async fn drop_leftovers(session: &mut Session) -> Result<(), OpenError> {
+/// Drops what a rebuild has left behind whose process is gone. Where that cannot be now, it waits for the next start or the
+/// next rebuild: it is in nobody's way.
+pub(super) async fn drop_leftovers(session: &mut Session) {
+    if let Err(error) = try_drop_leftovers(session).await {
+        tracing::warn!(%error, "what a rebuild has left behind stays for now");
+    }
+}
+
+async fn try_drop_leftovers(session: &mut Session) -> Result<(), OpenError> {
     if session.one::<bool>(LEFTOVERS).await? {
         session.execute(DROP_LEFTOVERS).await?;
     }
@@ -141,6 +185,8 @@ pub struct PostgresShadow {
     shared: Arc<Shared>,
     connection: PgConnection,
     held: bool,
+    /// Whether there is a statement whose end nobody has seen.
+    unanswered: bool,
 }
 
 impl Rebuildable for PostgresReadModels {
@@ -148,10 +194,7 @@ impl Rebuildable for PostgresReadModels {
 
     async fn begin_rebuild(&self) -> PortResult<Option<PostgresShadow>> {
         let shared = Arc::clone(&self.0);
-        let session = shared.connect.session().await;
-        let connection =
-            session.map_err(|error| PortError::Unavailable(error.to_string()))?.into_connection();
-        let mut shadow = PostgresShadow { shared, connection, held: false };
+        let mut shadow = PostgresShadow::connect(shared).await?;
         match shadow.try_run(TAKE_TURN).await? {
             Done::Yes => {}
             Done::Locked => return Ok(None),
@@ -185,8 +228,19 @@ fn silent() -> PortError {
 }
 
 impl PostgresShadow {
-    async fn try_run(&mut self, sql: &'static str) -> PortResult<Done> {
-        match timeout(SILENCE, self.connection.execute(sqlx::raw_sql(sql))).await.map_err(|_| silent())? {
+    async fn connect(shared: Arc<Shared>) -> PortResult<Self> {
+        let session = shared.connect.session().await;
+        let connection =
+            session.map_err(|error| PortError::Unavailable(error.to_string()))?.into_connection();
+        Ok(Self { shared, connection, held: false, unanswered: false })
+    }
+
+    async fn try_run(&mut self, sql: impl SqlSafeStr) -> PortResult<Done> {
+        self.unanswered = true;
+        let done =
+            timeout(SILENCE, self.connection.execute(sqlx::raw_sql(sql))).await.map_err(|_| silent())?;
+        self.unanswered = false;
+        match done {
             Ok(_) => Ok(Done::Yes),
             Err(error) if is_locked(&error) => Ok(Done::Locked),
             Err(error) => Err(port_error(&error)),
@@ -201,8 +255,12 @@ impl PostgresShadow {
     }
 
     async fn rows(&mut self, sql: impl SqlSafeStr, values: Values) -> sqlx::Result<PortResult<Vec<PgRow>>> {
+        self.unanswered = true;
         match timeout(SILENCE, self.connection.fetch_all(sqlx::query_with(sql, values.0))).await {
-            Ok(rows) => rows.map(Ok),
+            Ok(rows) => {
+                self.unanswered = false;
+                rows.map(Ok)
+            }
             Err(_) => Ok(Err(silent())),
         }
     }
@@ -213,6 +271,20 @@ impl PostgresShadow {
             self.run("ROLLBACK").await?;
         }
         Ok(())
+    }
+
+    /// The same turn on another connection. What the first one was at, the server stops a moment after it is gone.
+    async fn afresh(self) -> PortResult<Self> {
+        let shared = Arc::clone(&self.shared);
+        drop(self);
+        let mut shadow = Self::connect(shared).await?;
+        for _ in 0..TURNS {
+            if let Done::Yes = shadow.try_run(TAKE_TURN).await? {
+                shadow.run(PATIENCE).await?;
+                return Ok(shadow);
+            }
+        }
+        Err(PortError::Unavailable("the server goes on with what nobody waits for any more".to_owned()))
     }
 }
 
@@ -250,7 +322,7 @@ impl Shadow for PostgresShadow {
             if self.held {
                 break;
             }
-            match self.try_run(HOLD).await? {
+            match self.try_run(AssertSqlSafe(self.shared.hold.clone())).await? {
                 Done::Yes => self.held = true,
                 Done::Locked => self.run("ROLLBACK").await?,
             }
@@ -271,10 +343,12 @@ impl Shadow for PostgresShadow {
         if !self.held {
             return Err(PortError::Conflict("the read models are not held".to_owned()));
         }
+        self.run(BEFORE_SWAP).await?;
         let rows = match self.rows("SELECT rebuild_swap()", Values::default()).await {
             Ok(rows) => rows?,
             Err(error) if is_locked(&error) => {
-                self.let_go().await?;
+                self.run(NO_SWAP).await?;
+                self.held = false;
                 return Ok(false);
             }
             Err(error) => return Err(port_error(&error)),
@@ -288,10 +362,11 @@ impl Shadow for PostgresShadow {
         Ok(true)
     }
 
-    async fn abandon(mut self) -> PortResult<()> {
-        self.let_go().await?;
-        self.run("SELECT rebuild_drop()").await?;
+    async fn abandon(self) -> PortResult<()> {
+        let mut shadow = if self.unanswered { self.afresh().await? } else { self };
+        shadow.let_go().await?;
+        shadow.run("SELECT rebuild_drop()").await?;
         // The turn ends with the connection: said to the server, it ends at once.
-        self.connection.close().await.map_err(|error| port_error(&error))
+        shadow.connection.close().await.map_err(|error| port_error(&error))
     }
 }

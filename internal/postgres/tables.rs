@@ -59,18 +59,18 @@ fn describe(models: &ReadModelSchema) -> String {
 
 fn create(models: &ReadModelSchema) -> String {
     let tables = models.tables;
-    format!("{}{}", create_tables(tables, ""), create_indexes(tables, ""))
+    format!("{}{}", create_tables(tables, "", ""), create_indexes(tables, ""))
 }
 
-/// The tables without indexes, under names with this before them.
-pub(super) fn create_tables(tables: &[Table], prefix: &str) -> String {
+/// The tables without indexes, under names with this before them, and with further parameters of their storage.
+pub(super) fn create_tables(tables: &[Table], prefix: &str, storage: &str) -> String {
     let mut sql = String::new();
     for Table { name, columns } in tables {
         let _written = write!(sql, "CREATE TABLE \"{prefix}{name}\" (\"key\" uuid PRIMARY KEY");
         for column in *columns {
             let _written = write!(sql, ", \"{}\" {}", column.name, sql_type(column));
         }
-        sql.push_str(") WITH (fillfactor = 80);\n");
+        let _written = writeln!(sql, ") WITH (fillfactor = 80{storage});");
     }
     sql
 }

@@ -4,6 +4,7 @@ mod cancelled;
 mod opening;
 mod owners;
 mod projecting;
+mod rebuilding;
 mod roles;
 
 use std::cell::Cell;

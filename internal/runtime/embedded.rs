@@ -88,7 +88,7 @@ pub async fn run(settings: EmbeddedSettings) -> Result<(), String> {
     telemetry.serve(&mut process)?;
 
     let ended = process.run(signals, stores.death()).await;
-    rebuilds.ended().await;
+    rebuilds.ended(settings.grace_seconds).await;
     stores.close().await;
     telemetry.finish().await;
     ended?;

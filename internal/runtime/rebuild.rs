@@ -1,7 +1,7 @@
 //! Rebuilds of the read models: where they run, and `financing rebuild`, which asks for one and watches it.
 //!
 //! The rule this module protects: a rebuild runs in the process that has the store, and as long as somebody wants it; and the
-//! process does not close its store before the rebuild has let go of it.
+//! process gives it the time of its grace period to let go of its store.
 
 use std::io::{IsTerminal as _, Write as _, stderr};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use eventsourcing::shadow::Rebuildable;
 use readmodel::FinancingProjection;
 use serde_json::json;
 use tokio::sync::{Mutex, oneshot, watch};
+use tokio::time::timeout;
 
 use crate::api::proto::financing::v1::read_model_admin_service_client::ReadModelAdminServiceClient;
 use crate::api::proto::financing::v1::{RebuildPhase, RebuildReadModelsRequest, RebuildReadModelsResponse};
@@ -41,9 +42,14 @@ impl<B: EventBus + Clone, S: ReadModels + Rebuildable + Clone> ReadModelRebuilds
         Self { bus, store, partitions, turn: Arc::default() }
     }
 
-    /// Completes when none is under way. A server that has ended has cancelled it.
-    pub async fn ended(&self) {
-        let _turn = self.turn.lock().await;
+    /// Completes when none is under way, or the time is up. A server that has ended has cancelled it.
+    pub async fn ended(&self, grace: Duration) {
+        if timeout(grace, self.turn.lock()).await.is_err() {
+            tracing::warn!(
+                ?grace,
+                "a rebuild was cancelled and has not let go: what it built is dropped at the next start"
+            );
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! A second set of the read models, in the same file.
 //!
-//! The rule this module protects: the writer's transactions stay short, and the one that swaps only renames tables. What is in
-//! nobody's way any more is dropped table by table after that, or when the file is opened again.
+//! The rule this module protects: no transaction of the writer does more than one thing, and the one that swaps only renames
+//! tables. Steps are applied a batch at a time; an index is made in a transaction of its own, and what is in nobody's way any
+//! more is dropped table by table after the swap, or when the file is opened again. Those two take seconds where there are
+//! millions of rows, and whoever projects waits for one of them, and for no more than one.
 
 use std::fmt::Write as _;
 use std::path::Path;

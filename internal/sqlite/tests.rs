@@ -145,6 +145,25 @@ async fn the_rebuilds_keep_their_contract() {
 }
 
 #[tokio::test]
+async fn a_swap_does_not_wait_for_whoever_reads() {
+    let kept = RefCell::new(Vec::new());
+    let path = RefCell::new(std::path::PathBuf::new());
+    let make = async || {
+        let directory = fresh(&kept);
+        *path.borrow_mut() = directory.join("readmodels.db");
+        models(&directory).await
+    };
+    let read = async |_: &SqliteReadModels| {
+        let file = path.borrow().clone();
+        let mut reader = connect::writer(&file).await.unwrap();
+        reader.execute("BEGIN").await.unwrap();
+        reader.execute("SELECT * FROM things").await.unwrap();
+        reader
+    };
+    contract::swaps_beside_readers(make, read, false).await;
+}
+
+#[tokio::test]
 async fn a_directory_belongs_to_one_process() {
     let directory = temporary();
     let lock = DirectoryLock::acquire(directory.path()).unwrap();

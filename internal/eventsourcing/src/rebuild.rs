@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::marker::PhantomData;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::join;
+use futures_util::future::{Either, join, select};
 use tokio::sync::{oneshot, watch};
 
 use crate::environment::{Environment, Stop, Stopper, Timestamp};
@@ -213,8 +213,14 @@ where
         way.say(Phase::Building, &at, &all);
         self.follow(shadow, &mut at, &mut rotation, way, Phase::Building, cancel).await?;
         way.say(Phase::Indexing, &at, &self.live().await?);
-        shadow.index().await?;
+        match select(pin!(cancel.given()), pin!(shadow.index())).await {
+            Either::Left(_) => return Err(RebuildError::Cancelled),
+            Either::Right((indexed, _)) => indexed?,
+        }
         for _ in 0..ROUNDS {
+            if cancel.is_given() {
+                return Err(RebuildError::Cancelled);
+            }
             let live = self.live().await?;
             way.say(Phase::CatchingUp, &at, &live);
             if count(&live).saturating_sub(count(&at)) > NEARLY {
@@ -225,15 +231,13 @@ where
             } else {
                 self.environment.sleep(BACKOFF.1).await;
             }
-            if cancel.is_given() {
-                return Err(RebuildError::Cancelled);
-            }
         }
         let reason = "others read or write the read models all the time: try again when there is less to do";
         Err(PortError::Unavailable(reason.to_owned()).into())
     }
 
-    /// Does the rest while nothing moves, and swaps. `false`: somebody reads who cannot be interrupted.
+    /// Does the rest while nothing moves, and swaps. `false`: somebody reads who cannot be interrupted; the rest is done
+    /// all the same.
     async fn swap(
         &self,
         shadow: &mut S::Shadow,
@@ -255,6 +259,9 @@ where
                     live.sequence
                 )));
             }
+        }
+        if cancel.is_given() {
+            return Err(RebuildError::Cancelled);
         }
         Ok(shadow.swap().await?)
     }

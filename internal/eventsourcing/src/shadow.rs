@@ -25,7 +25,8 @@ pub trait Shadow: Send + 'static {
     /// [`ReadModels::apply`](crate::ports::ReadModels::apply) does.
     fn apply(&mut self, steps: Vec<ProjectionStep>) -> impl Future<Output = PortResult<()>> + Send;
 
-    /// Makes what lists are filtered by. Steps may be applied before and after, and are slower after.
+    /// Makes what lists are filtered by. Steps may be applied before and after, and are slower after. Whoever does not wait for
+    /// the answer may only abandon the shadow, and that does not wait for all of the rest either.
     fn index(&mut self) -> impl Future<Output = PortResult<()>> + Send;
 
     /// Keeps the live ones where they are, until the swap or the shadow's end; answers with where that is. Whoever applies to
@@ -36,7 +37,8 @@ pub trait Shadow: Send + 'static {
     ) -> impl Future<Output = PortResult<Vec<(Partition, Projected)>>> + Send;
 
     /// Puts the shadow in the place of the live ones, with its checkpoints, in one transaction; and lets go of them. `false`:
-    /// somebody reads them in a long transaction. Then nothing happened, but they are not held any more.
+    /// somebody reads them in a long transaction. Then they are as they were, and are not held any more; and the shadow has all
+    /// that was applied to it, also while they were held, so that it goes on from there.
     ///
     /// A [`PortError::Conflict`](crate::ports::PortError::Conflict) where it does not stand exactly where they do, or they
     /// are not held: then nothing happened.

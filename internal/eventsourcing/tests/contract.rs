@@ -42,7 +42,11 @@ fn the_read_models_in_memory_keep_their_contract() {
 
 #[test]
 fn the_rebuilds_in_memory_keep_their_contract() {
-    run(contract::rebuilds(async || MemoryReadModels::new(sample::TABLES)));
+    let make = async || MemoryReadModels::new(sample::TABLES);
+    run(async move {
+        contract::rebuilds(make).await;
+        contract::swaps_beside_readers(make, async |models| models.read_for_long(), true).await;
+    });
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use eventsourcing::outcome::Fingerprint;
 use eventsourcing::ports::ForeignPosition;
+use eventsourcing::shadow::{Rebuildable as _, Shadow as _};
 
 use super::*;
 
@@ -161,6 +162,7 @@ async fn the_projector_writes_the_read_models_and_the_query_service_reads_them()
         "INSERT INTO migrations VALUES ('9999', '')",
         "DELETE FROM things",
         "CREATE TABLE another (a int)",
+        "CREATE TEMPORARY TABLE another (a int)",
     ] {
         platform.refused(&platform.query, "projector", sql).await;
     }
@@ -176,6 +178,47 @@ async fn the_projector_writes_the_read_models_and_the_query_service_reads_them()
     session.execute("INSERT INTO later VALUES (1)").await.unwrap();
     let mut session = platform.connect(&platform.query, "query").session().await.unwrap();
     session.execute("SELECT * FROM later").await.unwrap();
+}
+
+#[tokio::test]
+async fn the_projector_rebuilds_the_read_models_and_both_go_on() {
+    // given
+    let platform = Platform::prepared().await;
+    let connect = platform.connect(&platform.query, "projector");
+    let projector = PostgresReadModels::open(&connect, &DEPLOYMENT, MODELS).await.unwrap();
+    let first = || vec![step(1, 0, 2, vec![add(id("a"), "amount", 7)])];
+    assert_eq!(projector.apply(first()).await, Ok(vec![true]));
+    let connect = platform.connect(&platform.query, "query");
+    let reader = PostgresReadModels::open_to_read(&connect, &DEPLOYMENT, MODELS).await.unwrap();
+    // when
+    let mut shadow = projector.begin_rebuild().await.unwrap().unwrap();
+    shadow.apply(first()).await.unwrap();
+    shadow.index().await.unwrap();
+    shadow.hold(&[partition(1)]).await.unwrap();
+    assert_eq!(shadow.swap().await, Ok(true));
+    drop(shadow);
+    // then
+    assert_eq!(projector.apply(vec![step(1, 2, 3, vec![add(id("a"), "amount", 1)])]).await, Ok(vec![true]));
+    assert_eq!(reader.row(THINGS, id("a")).await.unwrap().unwrap().values[2], Some(Value::Integer(8)));
+    platform.refused(&platform.query, "projector", "DELETE FROM things").await;
+    platform.refused(&platform.query, "query", "UPDATE things SET amount = 1").await;
+    let refused = reader.begin_rebuild().await.err().unwrap();
+    assert!(refused.to_string().contains("scripts/roles.sql"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_is_rebuilt_is_the_owners_whoever_migrates_and_in_this_schema() {
+    let platform = Platform::prepared().await;
+    let owner_of_tables = format!("{}_worker", platform.prefix);
+    platform.query.psql(&format!(
+        "DO $$ BEGIN EXECUTE format('GRANT {owner_of_tables} TO %I', (SELECT tableowner FROM pg_tables WHERE \
+         tablename = 'read_models')); END $$; GRANT CREATE ON SCHEMA public TO {owner_of_tables}; ALTER TABLE read_models OWNER TO {owner_of_tables}"
+    ));
+    migrate_read_models(&owner(&platform.query), MODELS).await.unwrap();
+    let functions = "SELECT DISTINCT proowner::regrole || ' ' || array_to_string(proconfig, ';') FROM pg_proc \
+         WHERE proname LIKE 'rebuild\\_%'";
+    let found = platform.query.psql(functions);
+    assert_eq!(found.trim(), format!("{owner_of_tables} search_path=public, pg_temp"));
 }
 
 #[tokio::test]

@@ -70,8 +70,8 @@ pub async fn run(settings: ProjectorSettings) -> Result<(), String> {
     telemetry.serve(&mut process)?;
 
     let ended = process.run(signals, std::future::pending()).await;
-    rebuilds.ended().await;
     ownership.leave().await;
+    rebuilds.ended(common.grace_seconds).await;
     models.close().await;
     nats.flush().await;
     telemetry.finish().await;

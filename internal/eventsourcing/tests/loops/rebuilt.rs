@@ -222,6 +222,63 @@ fn who_cancels_leaves_the_live_ones_as_they_were() {
 }
 
 #[test]
+fn who_cancels_late_leaves_them_as_they_were_too() {
+    for phase in [Phase::Indexing, Phase::CatchingUp] {
+        // given rows that differ from those that would be swapped in
+        let market = Market::open(Stage::new(8));
+        market.stage.models.spoil();
+        let spoiled = market.stage.models.save();
+        let (cancel, cancelled) = Stop::new();
+        let models = market.stage.models();
+        let rebuild: Rebuild<Ledger, _, _, _, _> = Rebuild::new(
+            Balances,
+            market.stage.bus(),
+            models,
+            market.stage.world.environment(),
+            market.stage.partitions,
+        );
+        // when
+        let rebuild = market.stage.world.spawn("rebuild", async move {
+            let tell = |progress: RebuildProgress| {
+                if progress.phase == phase {
+                    cancel.stop();
+                }
+            };
+            rebuild.run(tell, &cancelled).await
+        });
+        // then
+        assert_eq!(market.ended(&rebuild), Err(RebuildError::Cancelled), "{phase:?}");
+        assert_eq!(market.stage.models.save(), spoiled, "{phase:?}");
+    }
+}
+
+#[test]
+fn who_reads_for_long_is_waited_for() {
+    for seed in 0..5 {
+        // given
+        let market = Market::open(Stage::new(seed));
+        market.pay(1);
+        market.settle();
+        market.stage.models.spoil();
+        let reading = market.stage.models.read_for_long();
+        let told = Told::default();
+        // when
+        let rebuild = market.rebuild(&told);
+        let rounds = || told.lock().unwrap().iter().filter(|told| told.phase == Phase::CatchingUp).count();
+        market.stage.world.run_until(|| rounds() > 2, STEPS).unwrap();
+        market.pay(2);
+        market.settle();
+        assert!(!rebuild.is_finished());
+        let before = rounds();
+        market.stage.world.run_until(|| rounds() > before + 2, STEPS).unwrap();
+        drop(reading);
+        // then
+        assert_eq!(market.ended(&rebuild), Ok(()), "seed {seed}");
+        assert_eq!(market.stage.models.save(), market.folded(), "seed {seed}");
+    }
+}
+
+#[test]
 fn the_log_of_somebody_else_is_not_folded_into_these_read_models() {
     let (market, other) = (Market::open(Stage::new(6)), Market::open(Stage::new(7)));
     let before = market.stage.models.save();

@@ -14,7 +14,8 @@
 //! - `log`, `load`: [`event_log`]: its commits, and what is read back
 //! - `checkpoints`: [`checkpoints`]
 //! - `bus`: [`event_bus`]
-//! - `read_models`: [`read_models`]; `rebuild`: [`rebuilds`], beside those that are read
+//! - `read_models`: [`read_models`]; `rebuild`: [`rebuilds`], beside those that are read, and
+//!   [`swaps_beside_readers`]
 //! - `leases`: [`leases`]
 //! - `foreign`: [`foreign_events`] and [`foreign_positions`]
 //! - `dead_letters`: [`dead_letters`] and [`foreign_letters`]
@@ -52,7 +53,7 @@ pub use leases::leases;
 pub use log::event_log;
 pub use queue::command_queue;
 pub use read_models::read_models;
-pub use rebuild::rebuilds;
+pub use rebuild::{rebuilds, swaps_beside_readers};
 pub use waiting::waiting;
 
 use crate::partition::{Partition, PartitionCount};

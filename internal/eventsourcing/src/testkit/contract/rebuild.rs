@@ -1,6 +1,7 @@
 //! What every store of read models promises whose read models can be built anew: nobody sees a half, nothing is lost that is
 //! projected meanwhile, and what is not finished was never there.
 
+use std::future::ready;
 use std::pin::pin;
 
 use futures_util::future::{Either, select};
@@ -25,6 +26,7 @@ where
     what_is_swapped_in_has_all_that_was_applied(make().await).await;
     there_is_one_shadow_at_a_time(make().await).await;
     an_abandoned_shadow_leaves_nothing(make().await).await;
+    who_does_not_wait_for_the_index_can_abandon(make().await).await;
     a_dropped_shadow_leaves_nothing_to_the_next(make().await).await;
     a_shadow_that_stands_elsewhere_is_not_swapped_in(make().await).await;
     a_shadow_is_not_swapped_in_unless_the_live_ones_are_held(make().await).await;
@@ -32,6 +34,18 @@ where
     what_is_held_does_not_move_and_can_be_read(make().await).await;
     a_projector_goes_on_after_the_swap(make().await).await;
     it_can_be_done_again_and_again(make().await).await;
+}
+
+/// The suite of a swap while somebody reads the live ones in a long transaction, which is what `read` begins and dropping its
+/// answer ends; `wait` says whether the swap waits for that.
+pub async fn swaps_beside_readers<R, F, G, L>(make: F, read: G, wait: bool)
+where
+    R: ReadModels + Rebuildable + Clone,
+    F: AsyncFn() -> R,
+    G: AsyncFn(&R) -> L,
+{
+    a_swap_that_has_to_wait_loses_nothing(make().await, &read, wait).await;
+    who_gives_up_waiting_leaves_nothing(make().await, &read, wait).await;
 }
 
 const ALL: [u16; 3] = [0, 1, 2];
@@ -179,6 +193,22 @@ async fn an_abandoned_shadow_leaves_nothing<R: ReadModels + Rebuildable + Clone>
     project(&models, history(10, 12, 1)).await;
 }
 
+async fn who_does_not_wait_for_the_index_can_abandon<R: ReadModels + Rebuildable + Clone>(models: R) {
+    project(&models, history(0, 10, 2)).await;
+    let before = content(&models).await;
+    let mut shadow = begin(&models).await;
+    build(&mut shadow, history(0, 10, 10)).await;
+    let _begun_at_most = select(pin!(shadow.index()), ready(())).await;
+    assert_eq!(shadow.abandon().await, Ok(()));
+    assert_eq!(content(&models).await, before);
+    let mut shadow = begin(&models).await;
+    build(&mut shadow, history(0, 10, 5)).await;
+    assert_eq!(shadow.index().await, Ok(()));
+    shadow.hold(&all()).await.expect("it can be held");
+    assert_eq!(shadow.swap().await, Ok(true));
+    assert_eq!(content(&models).await, before);
+}
+
 async fn a_dropped_shadow_leaves_nothing_to_the_next<R: ReadModels + Rebuildable + Clone>(models: R) {
     project(&models, history(0, 4, 4)).await;
     let before = content(&models).await;
@@ -305,4 +335,69 @@ async fn it_can_be_done_again_and_again<R: ReadModels + Rebuildable + Clone>(mod
         drop(shadow);
         assert_eq!(content(&models).await, before, "round {round}");
     }
+}
+
+async fn a_swap_that_has_to_wait_loses_nothing<R, G, L>(models: R, read: &G, wait: bool)
+where
+    R: ReadModels + Rebuildable + Clone,
+    G: AsyncFn(&R) -> L,
+{
+    project(&models, history(0, 30, 5)).await;
+    let mut shadow = begin(&models).await;
+    build(&mut shadow, history(0, 20, 20)).await;
+    assert_eq!(shadow.index().await, Ok(()));
+    let reading = read(&models).await;
+    let mut at = 20;
+    let mut swapped = false;
+    for round in 0..3 {
+        let end = 30 + round * 4;
+        shadow.hold(&all()).await.expect("it can be held");
+        build(&mut shadow, history(at, end, 3)).await;
+        at = end;
+        swapped = shadow.swap().await.expect("it can be tried");
+        assert_eq!(swapped, !wait, "round {round}");
+        // They are not held any more, and are as they were: the projector goes on.
+        project(&models, history(end, end + 4, 2)).await;
+        if swapped {
+            break;
+        }
+    }
+    drop(reading);
+    while !swapped {
+        shadow.hold(&all()).await.expect("it can be held");
+        build(&mut shadow, history(at, 42, 3)).await;
+        at = 42;
+        swapped = shadow.swap().await.expect("it can be tried");
+    }
+    drop(shadow);
+    let reached = content(&models).await.0[1].1.sequence;
+    project(&models, history(reached.get(), 50, 1)).await;
+    // The same as what is built without anybody in the way.
+    let after = content(&models).await;
+    let mut shadow = begin(&models).await;
+    build(&mut shadow, history(0, 50, 50)).await;
+    shadow.hold(&all()).await.expect("it can be held");
+    assert_eq!(shadow.swap().await, Ok(true));
+    assert_eq!(content(&models).await, after);
+}
+
+async fn who_gives_up_waiting_leaves_nothing<R, G, L>(models: R, read: &G, wait: bool)
+where
+    R: ReadModels + Rebuildable + Clone,
+    G: AsyncFn(&R) -> L,
+{
+    project(&models, history(0, 6, 2)).await;
+    let before = content(&models).await;
+    let mut shadow = begin(&models).await;
+    let reading = read(&models).await;
+    shadow.hold(&all()).await.expect("it can be held");
+    build(&mut shadow, history(0, 6, 6)).await;
+    assert_eq!(shadow.swap().await, Ok(!wait));
+    if wait {
+        let refused = shadow.swap().await;
+        assert!(matches!(refused, Err(PortError::Conflict(_))), "they are not held: {refused:?}");
+        assert_eq!(shadow.abandon().await, Ok(()));
+    }
+    drop(reading);
+    assert_eq!(content(&models).await, before);
 }

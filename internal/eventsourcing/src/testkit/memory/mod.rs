@@ -35,7 +35,7 @@ pub use foreign::{MemoryDeadLetters, MemoryForeignEvents, SavedForeignEvents};
 pub use leases::MemoryLeases;
 pub use log::{MemoryCheckpoints, MemoryLog, SavedLog};
 pub use queue::{MemoryQueue, SavedQueue};
-pub use read_models::{MemoryReadModels, MemoryShadow, SavedReadModels};
+pub use read_models::{LongRead, MemoryReadModels, MemoryShadow, SavedReadModels};
 pub use replies::MemoryReplies;
 
 /// A port's method that is about to be called.

@@ -1,6 +1,7 @@
 //! The read models in memory.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use uuid::Uuid;
@@ -21,6 +22,7 @@ pub struct MemoryReadModels {
     tables: &'static [Table],
     state: Arc<Mutex<SavedReadModels>>,
     rebuild: Arc<Mutex<UnderWay>>,
+    long_reads: Arc<AtomicUsize>,
     bells: Doorbells,
     way: Way,
 }
@@ -198,7 +200,14 @@ impl MemoryReadModels {
     pub fn new(tables: &'static [Table]) -> Self {
         let rows = tables.iter().map(|table| (table.name, BTreeMap::new())).collect();
         let state = Arc::new(Mutex::new(SavedReadModels { checkpoints: BTreeMap::new(), rows }));
-        Self { tables, state, rebuild: Arc::default(), bells: Doorbells::default(), way: Way::default() }
+        Self {
+            tables,
+            state,
+            rebuild: Arc::default(),
+            long_reads: Arc::default(),
+            bells: Doorbells::default(),
+            way: Way::default(),
+        }
     }
 
     /// Another handle on the same read models, on whose way somebody stands.
@@ -242,6 +251,13 @@ impl MemoryReadModels {
     /// Loses every row, and keeps the checkpoints: what no adapter does, and somebody might do by hand.
     pub fn spoil(&self) {
         lock(&self.state).rows.values_mut().for_each(BTreeMap::clear);
+    }
+
+    /// Reads in a long transaction, which no rebuild interrupts.
+    #[must_use]
+    pub fn read_for_long(&self) -> LongRead {
+        self.long_reads.fetch_add(1, Ordering::Relaxed);
+        LongRead(Arc::clone(&self.long_reads))
     }
 
     /// Goes back to an earlier state.
@@ -289,6 +305,16 @@ impl ReadModels for MemoryReadModels {
     async fn ranked(&self, query: &RankedQuery) -> PortResult<Vec<Row>> {
         let find = || lock(&self.state).rank(Shape::of(self.tables, query.table)?, query);
         self.way.call(Call::ModelsRows, find).await
+    }
+}
+
+/// Somebody who reads in a long transaction. Dropping it ends that.
+#[derive(Debug)]
+pub struct LongRead(Arc<AtomicUsize>);
+
+impl Drop for LongRead {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -352,8 +378,11 @@ impl Shadow for MemoryShadow {
             if !under_way.held || shown.checkpoints != state.checkpoints {
                 return Err(PortError::Conflict("the shadow is not where the read models are".to_owned()));
             }
-            *shown = std::mem::take(state);
             under_way.held = false;
+            if live.long_reads.load(Ordering::Relaxed) > 0 {
+                return Ok(false);
+            }
+            *shown = std::mem::take(state);
             live.bells.ring();
             Ok(true)
         };
