@@ -56,6 +56,9 @@ pub(super) struct Closing {
     pub(super) endings: BTreeSet<Ending>,
 }
 
+/// What became of an approval or of a reversal, with its token; or the reason of its refusal.
+type Decision = Result<(CommandState, String), String>;
+
 fn failed<T>(what: String) -> Result<T, ClientError> {
     Err(ClientError::Failed(what))
 }
@@ -69,6 +72,11 @@ fn refusal<T>(answer: Result<tonic::Response<T>, tonic::Status>) -> Result<Resul
             (_, error) => Err(error),
         },
     }
+}
+
+/// The answer to a call that has no reason to be refused.
+fn planned<T>(what: &str, answer: Result<tonic::Response<T>, tonic::Status>) -> Result<T, ClientError> {
+    refusal(answer)?.or_else(|reason| failed(format!("{what}: it was refused: {reason}")))
 }
 
 fn decided(what: &str, state: CommandState) -> Result<(), ClientError> {
@@ -94,8 +102,9 @@ impl<'a> Market<'a> {
     pub(super) async fn run(&self) -> Result<Closing, ClientError> {
         self.register().await?;
         let lots = stream::iter(&self.plan.lots).map(|lot| self.sell(lot)).buffer_unordered(AT_ONCE);
-        future::try_join(lots.try_collect::<()>(), self.stray()).await?;
-        self.close().await
+        let (mut sold, ()) = future::try_join(lots.try_collect::<Vec<_>>(), self.stray()).await?;
+        sold.sort_by_key(|(lot, _)| lot.number);
+        self.close(sold).await
     }
 
     /// Registers everybody, as the Registering context would.
@@ -116,22 +125,25 @@ impl<'a> Market<'a> {
             event_id: Uuid::new_v5(&party.id, b"registered").to_string(),
         });
         let request = PublishIntegrationEventsRequest { events: events.collect() };
-        let answer =
-            self.commands.integration().publish_integration_events(timed(request)).await?.into_inner();
+        let answer = self.commands.integration().publish_integration_events(timed(request)).await;
+        let answer = planned("registering", answer)?;
         for command_id in answer.command_ids {
             let request = WaitCommandRequest { command_id, wait: Some(WAIT) };
             let answer = self.queries.clone().wait_command(timed(request)).await?.into_inner();
             let command = answer.command.unwrap_or_default();
             if command.state() == CommandState::Refused {
-                return Err(ClientError::Refused { reason: command.reason, message: command.message });
+                return failed(format!(
+                    "registering: it was refused: {} ({})",
+                    command.message, command.reason
+                ));
             }
             decided("registering", command.state())?;
         }
         Ok(())
     }
 
-    /// Sells an invoice, and does with it what is planned.
-    async fn sell(&self, lot: &Lot) -> Result<(), ClientError> {
+    /// Sells an invoice, and does with it what is planned. Answers with the token of what was decided about it last.
+    async fn sell<'l>(&self, lot: &'l Lot) -> Result<(&'l Lot, String), ClientError> {
         let what = format!("invoice #{}", lot.number);
         let request = SellInvoiceRequest {
             issuer_id: self
@@ -144,86 +156,79 @@ impl<'a> Market<'a> {
             request_id: lot.request.to_string(),
             wait: Some(WAIT),
         };
-        let answer = self.commands.client().sell_invoice(timed(request)).await?.into_inner();
+        let answer = planned(&what, self.commands.client().sell_invoice(timed(request)).await)?;
         decided(&what, answer.state())?;
         let invoice_id = lot.invoice_id().to_string();
         if answer.invoice_id != invoice_id {
             return failed(format!("{what} has the id {}, and not {invoice_id}", answer.invoice_id));
         }
+        let mut last = answer.token;
         for step in &lot.steps {
-            self.step(&what, &invoice_id, step).await?;
+            last = self.step(&what, &invoice_id, step).await?.unwrap_or(last);
         }
-        Ok(())
+        Ok((lot, last))
     }
 
-    async fn step(&self, what: &str, invoice_id: &str, step: &Step) -> Result<(), ClientError> {
+    /// Answers with the token of an approval or of a reversal.
+    async fn step(&self, what: &str, invoice_id: &str, step: &Step) -> Result<Option<String>, ClientError> {
         match step {
-            Step::Win(offer) => self.bid(what, invoice_id, offer, "").await,
-            Step::Lose(offer, reason) => self.bid(what, invoice_id, offer, reason).await,
+            Step::Win(offer) => self.bid(what, invoice_id, offer, "").await?,
+            Step::Lose(offer, reason) => self.bid(what, invoice_id, offer, reason).await?,
             Step::Race(offers) => {
                 let bids = offers.iter().map(|offer| self.place(what, invoice_id, offer));
                 let bids = future::try_join_all(bids).await?;
                 let winners = bids.iter().filter(|bid| bid.reason.is_empty()).count();
-                if winners == 1 {
-                    Ok(())
-                } else {
-                    failed(format!("{what}: {winners} bids of a race have won"))
+                if winners != 1 {
+                    return failed(format!("{what}: {winners} bids of a race have won"));
                 }
             }
             Step::Twice(offer) => {
                 let place = || self.bid(what, invoice_id, offer, "");
-                future::try_join(place(), place()).await.map(|((), ())| ())
+                future::try_join(place(), place()).await?;
             }
             Step::Overdraw(offer) => {
                 let refused =
                     refusal(self.commands.client().bid_on_invoice(self.request(invoice_id, offer)?).await)?;
-                expect_refused(what, refused.err(), "INSUFFICIENT_FUNDS")
+                expect_refused(what, refused.err(), "INSUFFICIENT_FUNDS")?;
             }
             Step::Approve(request) => match self.approve(invoice_id, *request).await? {
-                Ok(state) => decided(what, state),
-                Err(reason) => failed(format!("{what}: the approval was refused: {reason}")),
+                Ok((state, token)) => return decided(what, state).map(|()| Some(token)),
+                Err(reason) => return failed(format!("{what}: the approval was refused: {reason}")),
             },
             Step::Reverse(request) => match self.reverse(invoice_id, *request).await? {
-                Ok(state) => decided(what, state),
-                Err(reason) => failed(format!("{what}: the reversal was refused: {reason}")),
+                Ok((state, token)) => return decided(what, state).map(|()| Some(token)),
+                Err(reason) => return failed(format!("{what}: the reversal was refused: {reason}")),
             },
             Step::ApproveAgain(request) => {
                 let refused = self.approve(invoice_id, *request).await?.err();
-                expect_refused(what, refused, "INVOICE_NOT_FINANCED")
+                expect_refused(what, refused, "INVOICE_NOT_FINANCED")?;
             }
             Step::ReverseAfterwards(request) => {
                 let refused = self.reverse(invoice_id, *request).await?.err();
-                expect_refused(what, refused, "INVOICE_NOT_FINANCED")
+                expect_refused(what, refused, "INVOICE_NOT_FINANCED")?;
             }
         }
+        Ok(None)
     }
 
-    async fn approve(
-        &self,
-        invoice_id: &str,
-        request: Uuid,
-    ) -> Result<Result<CommandState, String>, ClientError> {
+    async fn approve(&self, invoice_id: &str, request: Uuid) -> Result<Decision, ClientError> {
         let request = ApproveFinancingRequest {
             invoice_id: invoice_id.to_owned(),
             request_id: request.to_string(),
             wait: Some(WAIT),
         };
         let answer = self.commands.client().approve_financing(timed(request)).await;
-        Ok(refusal(answer)?.map(|answer| answer.state()))
+        Ok(refusal(answer)?.map(|answer| (answer.state(), answer.token)))
     }
 
-    async fn reverse(
-        &self,
-        invoice_id: &str,
-        request: Uuid,
-    ) -> Result<Result<CommandState, String>, ClientError> {
+    async fn reverse(&self, invoice_id: &str, request: Uuid) -> Result<Decision, ClientError> {
         let request = ReverseFinancingRequest {
             invoice_id: invoice_id.to_owned(),
             request_id: request.to_string(),
             wait: Some(WAIT),
         };
         let answer = self.commands.client().reverse_financing(timed(request)).await;
-        Ok(refusal(answer)?.map(|answer| answer.state()))
+        Ok(refusal(answer)?.map(|answer| (answer.state(), answer.token)))
     }
 
     /// Bids on an invoice that does not exist.
@@ -249,8 +254,8 @@ impl<'a> Market<'a> {
 
     /// Places a bid, and waits until nothing more happens to it by itself.
     async fn place(&self, what: &str, invoice_id: &str, offer: &Offer) -> Result<Bid, ClientError> {
-        let answer =
-            self.commands.client().bid_on_invoice(self.request(invoice_id, offer)?).await?.into_inner();
+        let answer = self.commands.client().bid_on_invoice(self.request(invoice_id, offer)?).await;
+        let answer = planned(what, answer)?;
         decided(what, answer.state())?;
         let expected = offer.bid_id().to_string();
         if answer.bid_id != expected {
@@ -284,8 +289,8 @@ impl<'a> Market<'a> {
         settle::until(&mut self.queries.clone(), bid_id, token, settle::deadline(PATIENCE), is_so).await
     }
 
-    /// Waits until all money is where it belongs, and looks at everything once more.
-    async fn close(&self) -> Result<Closing, ClientError> {
+    /// Waits until all money is where it belongs, and looks at everything once more: at every lot as it is behind its token.
+    async fn close(&self, sold: Vec<(&Lot, String)>) -> Result<Closing, ClientError> {
         let mut bids = Vec::new();
         for offer in self.plan.offers() {
             let bid = self.until(&offer.bid_id().to_string(), "", settle::is_settled).await?;
@@ -295,9 +300,8 @@ impl<'a> Market<'a> {
             bids.push(bid);
         }
         let mut invoices = Vec::new();
-        for lot in &self.plan.lots {
-            let request =
-                GetInvoiceRequest { invoice_id: lot.invoice_id().to_string(), token: String::new() };
+        for (lot, token) in sold {
+            let request = GetInvoiceRequest { invoice_id: lot.invoice_id().to_string(), token };
             let answer = self.queries.clone().get_invoice(timed(request)).await?.into_inner();
             invoices.push(answer.invoice.unwrap_or_default());
         }

@@ -67,6 +67,18 @@ pub struct DemoArguments {
 ///
 /// When the platform does not answer, when anything comes out differently than planned, or when it does not add up.
 pub async fn run(arguments: DemoArguments) -> Result<String, ClientError> {
+    play(arguments).await.map_err(unplanned)
+}
+
+/// A refusal that ends the demo is one that nobody has planned: a failure like any other.
+fn unplanned(error: ClientError) -> ClientError {
+    match error {
+        ClientError::Refused { .. } => ClientError::Failed(error.to_string()),
+        ClientError::Ended { .. } | ClientError::Failed(_) => error,
+    }
+}
+
+async fn play(arguments: DemoArguments) -> Result<String, ClientError> {
     let DemoArguments { seed, invoices, json, platform } = arguments;
     let seed = seed.unwrap_or_else(|| format!("{:08x}", SystemEnvironment.random() >> 32));
     let plan = Plan::of(&seed, invoices);
@@ -89,7 +101,8 @@ pub async fn run(arguments: DemoArguments) -> Result<String, ClientError> {
         let _untold = ended.send(closing.endings.clone());
         Ok::<_, ClientError>(closing)
     };
-    let (closing, told) = future::try_join(played, Story::of(&plan, facts, terminal).tell(ending)).await?;
+    let telling = Story::of(&plan, facts, terminal).tell(&SystemEnvironment, ending);
+    let (closing, told) = future::try_join(played, telling).await?;
 
     let sheet = Sheet::of(&closing.investors, &closing.invoices)?;
     let checks = sheet.checks();
@@ -168,4 +181,19 @@ fn object(seed: &str, closing: &Closing, told: usize, sheet: &Sheet, checks: &[C
         "checks": checks,
         "adds_up": checks.iter().all(|check| check.holds),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_that_nobody_has_planned_is_a_failure() {
+        let (reason, message) = ("SELF_FINANCING".to_owned(), "not your own".to_owned());
+        let error = unplanned(ClientError::Refused { reason, message });
+        assert_eq!(
+            (error.exit_code(), error.to_string().as_str()),
+            (1, "refused: not your own (SELF_FINANCING)")
+        );
+    }
 }

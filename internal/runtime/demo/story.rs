@@ -6,22 +6,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use eventsourcing::environment::within;
+use eventsourcing::environment::Environment;
+use futures_util::{Stream, StreamExt as _};
 use serde_json::Value;
 use tokio::sync::oneshot;
-use tonic::Streaming;
+use tonic::Status;
 
 use crate::api::proto::financing::v1::{CloudEvent, Money, WatchFactsResponse};
 use crate::runtime::client::ClientError;
-use crate::runtime::environment::SystemEnvironment;
 use crate::runtime::shell::watch::seconds;
 use crate::runtime::shell::{money, say, text};
 use crate::runtime::terminal::{Terminal, Tone};
 
 use super::plan::{Offer, Plan, Step, command_id};
 
-/// How long it is waited for what has to come, where nothing comes: it was told in an earlier run.
+/// How long it is waited for what has to come, where nothing of this demo comes: it was told in an earlier run.
 const SILENCE: Duration = Duration::from_secs(1);
+
+/// How long it is waited for what has to come at all.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// What must have been told at the end: of which bid or command, and that its money moved for the excess, or for good; or that it
 /// was refused.
@@ -95,8 +98,8 @@ impl Names {
 }
 
 /// The stream of facts, and what was told of it.
-pub(super) struct Story {
-    facts: Streaming<WatchFactsResponse>,
+pub(super) struct Story<F> {
+    facts: F,
     names: Names,
     /// `None`: nothing is printed.
     terminal: Option<Terminal>,
@@ -115,9 +118,9 @@ struct Telling {
     tone: Option<Tone>,
 }
 
-impl Story {
+impl<F: Stream<Item = Result<WatchFactsResponse, Status>> + Unpin> Story<F> {
     /// Of this plan, out of a stream that began before it.
-    pub(super) fn of(plan: &Plan, facts: Streaming<WatchFactsResponse>, terminal: Option<Terminal>) -> Self {
+    pub(super) fn of(plan: &Plan, facts: F, terminal: Option<Terminal>) -> Self {
         Self {
             facts,
             names: Names::of(plan),
@@ -136,6 +139,7 @@ impl Story {
     /// When the stream ends, or nothing can be printed.
     pub(super) async fn tell(
         mut self,
+        environment: &impl Environment,
         ended: oneshot::Receiver<BTreeSet<Ending>>,
     ) -> Result<usize, ClientError> {
         let mut ended = std::pin::pin!(ended);
@@ -147,25 +151,35 @@ impl Story {
                     // Whoever drives the market has failed, and says so.
                     Err(_) => return Ok(self.lines),
                 },
-                fact = self.facts.message() => self.hear(fact?)?,
+                fact = self.facts.next() => {
+                    self.hear(fact)?;
+                }
             }
         };
+        let mut silence = std::pin::pin!(environment.sleep(SILENCE));
+        let mut longest = std::pin::pin!(environment.sleep(LONGEST));
         while !endings.is_subset(&self.told) {
-            match within(&SystemEnvironment, SILENCE, self.facts.message()).await {
-                Some(fact) => self.hear(fact?)?,
-                None => break,
+            // However much others do: the clocks are looked at first.
+            tokio::select! {
+                biased;
+                () = &mut silence => break,
+                () = &mut longest => break,
+                fact = self.facts.next() => if self.hear(fact)? {
+                    silence.set(environment.sleep(SILENCE));
+                },
             }
         }
         Ok(self.lines)
     }
 
-    fn hear(&mut self, answer: Option<WatchFactsResponse>) -> Result<(), ClientError> {
-        let fact = answer.and_then(|answer| answer.fact);
+    /// Answers with whether it is told, because it is of this demo.
+    fn hear(&mut self, answer: Option<Result<WatchFactsResponse, Status>>) -> Result<bool, ClientError> {
+        let fact = answer.transpose()?.and_then(|answer| answer.fact);
         let fact =
             fact.ok_or_else(|| ClientError::Failed("the platform has ended the stream of facts".to_owned()))?;
         let unreadable = |error| ClientError::Failed(format!("fact {}: {error}", fact.id));
         let data: Value = serde_json::from_str(&fact.data).map_err(unreadable)?;
-        let Some(telling) = self.telling(&fact, &data) else { return Ok(()) };
+        let Some(telling) = self.telling(&fact, &data) else { return Ok(false) };
         let extension = |name: &str| fact.extensions.get(name).map(String::as_str).unwrap_or_default();
         let depth = self.depths.get(extension("causationid")).map_or(0, |depth| depth + 1);
         self.depths.insert(extension("recordid").to_owned(), depth);
@@ -173,10 +187,10 @@ impl Story {
         self.lines += 1;
         let recorded = recorded_at(&fact);
         let began = *self.began.get_or_insert(recorded);
-        match self.terminal {
-            Some(terminal) => say(&line(terminal, recorded.saturating_sub(began), depth, &telling)),
-            None => Ok(()),
+        if let Some(terminal) = self.terminal {
+            say(&line(terminal, recorded.saturating_sub(began), depth, &telling))?;
         }
+        Ok(true)
     }
 
     /// What is told of a fact; `None` for what others do.
@@ -286,7 +300,99 @@ fn line(terminal: Terminal, since: u64, depth: usize, telling: &Telling) -> Stri
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::task::Poll;
+
+    use eventsourcing::environment::Timestamp;
+    use futures_util::stream;
+    use uuid::Uuid;
+
     use super::*;
+
+    /// A clock that goes on with every fact that is heard, and with nothing else.
+    #[derive(Debug, Clone, Default)]
+    struct Clock(Arc<AtomicU64>);
+
+    impl Clock {
+        fn millis(&self) -> u64 {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    impl Environment for Clock {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_micros(self.millis() * 1000)
+        }
+
+        fn uuid(&self) -> Uuid {
+            Uuid::nil()
+        }
+
+        fn random(&self) -> u64 {
+            0
+        }
+
+        fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send {
+            let clock = self.clone();
+            let due = self.millis() + u64::try_from(duration.as_millis()).unwrap();
+            poll_fn(move |context| {
+                context.waker().wake_by_ref();
+                if clock.millis() < due { Poll::Pending } else { Poll::Ready(()) }
+            })
+        }
+    }
+
+    fn fact(event: &str, data: &Value) -> CloudEvent {
+        CloudEvent { r#type: format!("financing.{event}"), data: data.to_string(), ..CloudEvent::default() }
+    }
+
+    fn somebodys() -> CloudEvent {
+        fact("IssuerCreated", &serde_json::json!({ "issuer_id": Uuid::nil() }))
+    }
+
+    fn ours(plan: &Plan) -> CloudEvent {
+        fact("IssuerCreated", &serde_json::json!({ "issuer_id": plan.issuers[0].id }))
+    }
+
+    /// What is told of facts that come so many milliseconds after each other, and when it was all told: after them the stream
+    /// is broken.
+    async fn told(plan: &Plan, facts: Vec<(u64, CloudEvent)>) -> (Result<usize, ClientError>, u64) {
+        let (clock, (ended, ending)) = (Clock::default(), oneshot::channel());
+        ended.send(BTreeSet::from([("bid".to_owned(), SETTLED)])).unwrap();
+        let comes = clock.clone();
+        let facts = stream::iter(facts).map(move |(after, fact)| {
+            comes.0.fetch_add(after, Ordering::Relaxed);
+            Ok(WatchFactsResponse { fact: Some(fact), ..WatchFactsResponse::default() })
+        });
+        (Story::of(plan, facts, None).tell(&clock, ending).await, clock.millis())
+    }
+
+    #[tokio::test]
+    async fn what_others_do_is_silence() {
+        let plan = Plan::of("spring", 12);
+        let (told, millis) = told(&plan, vec![(100, somebodys()); 50]).await;
+        assert_eq!((told.unwrap(), millis), (0, 1_000));
+    }
+
+    #[tokio::test]
+    async fn what_is_ours_is_waited_for_after_every_fact_of_ours() {
+        let plan = Plan::of("spring", 12);
+        let settled = serde_json::json!({ "bid_id": "bid", "invoice_id": plan.lots[0].invoice_id() });
+        let mut facts = vec![[(450, somebodys()), (450, ours(&plan))]; 5].concat();
+        facts.push((900, fact("InvestorFundsCommitted", &settled)));
+        facts.push((900, somebodys()));
+        let (told, millis) = told(&plan, facts).await;
+        assert_eq!((told.unwrap(), millis), (6, 5_400), "and no longer");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_waited_for_without_an_end() {
+        let plan = Plan::of("spring", 12);
+        let (told, millis) = told(&plan, vec![(500, ours(&plan)); 100]).await;
+        assert_eq!((told.unwrap(), millis), (60, 30_000));
+    }
 
     #[test]
     fn a_line_stands_under_what_it_follows_from() {
