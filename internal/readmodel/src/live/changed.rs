@@ -62,11 +62,12 @@ impl<B: EventBus> Changed<B> {
         Ok(())
     }
 
-    /// The keys that were changed up to these places, and not taken before.
+    /// The keys that were changed up to these places, and not taken before. Whoever takes them says whether there is room for
+    /// more: where there is none, whatever comes behind is not read.
     pub(super) async fn take(
         &mut self,
         up_to: &[Sequence],
-        mut take: impl FnMut(Uuid),
+        mut take: impl FnMut(Uuid) -> bool,
     ) -> Result<(), LiveError> {
         let unread = |lane: &Lane, to: Sequence| to.get().saturating_sub(lane.read.get());
         let missing: u64 = self.lanes.iter().zip(up_to).map(|(lane, to)| unread(lane, *to)).sum();
@@ -74,25 +75,33 @@ impl<B: EventBus> Changed<B> {
             return Err(LiveError::TooFarBehind);
         }
         loop {
+            // What was read is taken before more is: only keys are held, however many records they are of.
+            if !self.drain(up_to, &mut take) {
+                return Err(LiveError::TooFarBehind);
+            }
             let behind = self.lanes.iter().zip(up_to).filter(|(lane, to)| lane.read < **to);
             let behind: Vec<_> = behind.map(|(lane, _)| (lane.partition, lane.read)).collect();
             if behind.is_empty() {
-                break;
+                return Ok(());
             }
             if !self.read(&behind).await? {
                 // It reaches its readers one after the other; or it lost its end, and is being filled again.
                 return Err(LiveError::NotYet);
             }
         }
+    }
+
+    /// Takes of what was read what is not beyond these places. Whether there was room for all of it.
+    fn drain(&mut self, up_to: &[Sequence], take: &mut impl FnMut(Uuid) -> bool) -> bool {
         for (lane, to) in self.lanes.iter_mut().zip(up_to) {
-            while let Some((sequence, key)) = lane.ahead.front().copied()
-                && sequence <= *to
-            {
-                lane.ahead.pop_front();
-                take(key);
+            while let Some((_, key)) = lane.ahead.pop_front_if(|(sequence, _)| *sequence <= *to) {
+                if !take(key) {
+                    return false;
+                }
             }
+            lane.ahead.shrink_to(READ);
         }
-        Ok(())
+        true
     }
 
     /// Whether the bus had any more.

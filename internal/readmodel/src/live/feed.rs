@@ -151,10 +151,7 @@ impl<S: ReadModels, B: EventBus, V> Feed<S, B, V> {
                     return Err(LiveError::Astray);
                 }
                 let (mut changed, mut keys) = (self.changed_after(&since), BTreeSet::new());
-                changed.take(&at, |key| self.collect(&mut keys, key)).await?;
-                if keys.len() > self.bounds.keys {
-                    return Err(LiveError::TooFarBehind);
-                }
+                changed.take(&at, |key| self.collect(&mut keys, key, 0)).await?;
                 let keys = Some(behind(&keys, Some(after)));
                 (changed, Some(Batch { since: Some(since), keys, after: Some(after), left }))
             }
@@ -162,11 +159,12 @@ impl<S: ReadModels, B: EventBus, V> Feed<S, B, V> {
         Ok(Standing { place: Place { at, log }, batch, changed, later: BTreeSet::new(), complete })
     }
 
-    /// A key among those that are watched. One more than may be held is enough to see that it is too many.
-    fn collect(&self, keys: &mut BTreeSet<Uuid>, key: Uuid) {
-        if keys.len() <= self.bounds.keys && (self.ids.is_empty() || self.ids.contains(&key)) {
+    /// A key among those that are watched. Whether no more are held than may be, with those that are held elsewhere.
+    fn collect(&self, keys: &mut BTreeSet<Uuid>, key: Uuid, elsewhere: usize) -> bool {
+        if self.ids.is_empty() || self.ids.contains(&key) {
             keys.insert(key);
         }
+        keys.len().saturating_add(elsewhere) <= self.bounds.keys
     }
 
     /// Learns what was changed up to where the projection is now, and answers with that place.
@@ -176,11 +174,8 @@ impl<S: ReadModels, B: EventBus, V> Feed<S, B, V> {
             return Err(LiveError::Astray);
         }
         let Standing { changed, later, batch, .. } = standing;
-        changed.take(&now.at, |key| self.collect(later, key)).await?;
         let held = batch.as_ref().and_then(|batch| batch.keys.as_ref()).map_or(0, BTreeSet::len);
-        if later.len().saturating_add(held) > self.bounds.keys {
-            return Err(LiveError::TooFarBehind);
-        }
+        changed.take(&now.at, |key| self.collect(later, key, held)).await?;
         Ok(now)
     }
 

@@ -168,3 +168,16 @@ fn who_is_too_far_behind_begins_again() {
     let quick = Bounds { records: 400, ..SMALL };
     assert_eq!(refusal(&platform, resume, quick), LiveError::TooFarBehind);
 }
+
+#[test]
+fn who_has_too_many_keys_to_hold_is_told_so_before_the_rest_is_read() {
+    let (platform, resume) = with_investors(4);
+    (4..44).for_each(|number| platform.publish(&created(ada(number))));
+    platform.project_all();
+    // The rest cannot be read: who wants all of it first has to wait.
+    let partition = partitions().partition_of(ada(0).as_uuid());
+    platform.bus.truncate(partition, Sequence::new(2));
+    assert_eq!(refusal(&platform, resume.clone(), SMALL), LiveError::NotYet);
+    let few = Bounds { keys: 3, ..SMALL };
+    assert_eq!(refusal(&platform, resume, few), LiveError::TooFarBehind);
+}
