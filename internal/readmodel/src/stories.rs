@@ -3,22 +3,28 @@
 //! The rule this module protects: a story costs what it tells. The rows say where its records stand, so no log is searched, and
 //! what may be told at once is bounded.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use domain::ids::InvoiceId;
 use domain::story::{Stories, StoryView, StuckView};
 use domain::views::{Queries as _, QueryError};
 use eventsourcing::environment::Timestamp;
+use eventsourcing::letters::resolution_id;
 use eventsourcing::partition::LogPosition;
-use eventsourcing::ports::{EventBus, PortResult, RankedQuery, ReadModels, Row, Test, Value};
+use eventsourcing::ports::{EventBus, PortResult, RankedQuery, ReadModels, Row, RowQuery, Test, Value};
 use eventsourcing::record::Record;
+use uuid::Uuid;
 
 use crate::queries::{Fields, ReadModelQueries, failed};
-use crate::story::{Known, Records, assemble, before, first_of, stuck};
+use crate::story::{Known, Records, assemble, before, first_of, stuck, unanswered};
 use crate::tables::COMMANDS;
 
-/// The most commands that a story tells.
+/// The most commands that a story tells, but for what was done about those of them that died.
 pub const MOST_COMMANDS: u32 = 1_000;
+
+/// The most rows that are looked up at once by their keys.
+const MOST_KEYS: usize = 1_000;
 
 fn known(row: &Row) -> Result<Known, QueryError> {
     let row = Fields::of(COMMANDS, row);
@@ -40,27 +46,44 @@ async fn fetch<B: EventBus>(
     Ok(())
 }
 
-/// The records of these commands: the last of each, and those before it of the same command.
-async fn records<B: EventBus>(bus: &B, known: &[Known]) -> Result<Records, QueryError> {
-    let mut records = Records::new();
+/// Reads the records of these commands: the last of each, and those before it of the same command.
+async fn read<B: EventBus>(bus: &B, known: &[Known], records: &mut Records) -> Result<(), QueryError> {
     let mut wanted: Vec<LogPosition> = known.iter().map(|known| known.position()).collect();
     loop {
         wanted.sort_unstable();
         wanted.dedup();
         if wanted.is_empty() {
-            return Ok(records);
+            return Ok(());
         }
-        fetch(bus, &wanted, &mut records).await?;
+        fetch(bus, &wanted, records).await?;
         // Only facts come several at a time.
         let is_fact = |record: &Arc<Record>| record.version.is_some();
         let earlier = |known: &Known| {
-            let first = first_of(&records, known.position());
+            let first = first_of(records, known.position());
             records.get(&first).filter(|record| is_fact(record)).and_then(|_| before(first))
         };
         let earlier = known.iter().filter_map(earlier).filter(|position| !records.contains_key(position));
         // What was asked for and is not there is not asked for again.
         wanted = earlier.filter(|position| wanted.binary_search(position).is_err()).collect();
     }
+}
+
+/// What was done about these dead letters. That one was discarded is about no invoice, and so is the retry of what cannot be read; but
+/// the id of either says which letter it is of.
+async fn resolutions<S: ReadModels>(models: &S, letters: &[Uuid]) -> Result<Vec<Known>, QueryError> {
+    let mut resolutions = Vec::new();
+    for letters in letters.chunks(MOST_KEYS) {
+        let query = RowQuery {
+            table: COMMANDS.name,
+            conditions: vec![("state", Test::Present)],
+            keys: Some(letters.iter().map(|letter| resolution_id(*letter)).collect()),
+            after: None,
+            limit: u32::try_from(letters.len()).unwrap_or(u32::MAX),
+        };
+        let rows = models.rows(&query).await.map_err(failed)?;
+        resolutions.extend(rows.iter().map(known).collect::<Result<Vec<_>, _>>()?);
+    }
+    Ok(resolutions)
 }
 
 /// Steps of sagas that should have been taken and were not, the oldest first: those whose cause is at most so new.
@@ -101,8 +124,21 @@ impl<S: ReadModels> Stories for ReadModelQueries<S> {
         }
         let truncated = rows.len() > most;
         rows.truncate(most);
-        let known = rows.iter().map(known).collect::<Result<Vec<_>, _>>()?;
-        let records = records(bus, &known).await?;
+        let mut known = rows.iter().map(known).collect::<Result<Vec<_>, _>>()?;
+        let mut records = Records::new();
+        read(bus, &known, &mut records).await?;
+        let mut asked = HashSet::new();
+        loop {
+            let mut letters = unanswered(&known, &records);
+            letters.retain(|letter| asked.insert(*letter));
+            if letters.is_empty() {
+                break;
+            }
+            // A retry may have died itself: then it is looked for what was done about that.
+            let resolutions = resolutions(&self.0, &letters).await?;
+            read(bus, &resolutions, &mut records).await?;
+            known.extend(resolutions);
+        }
         let invoice = if truncated { self.invoice(invoice_id).await? } else { None };
         assemble(invoice_id, &known, &records, invoice.as_ref(), truncated).map(Some)
     }

@@ -4,7 +4,7 @@
 //! names, a step that is missing is what the saga's policies make of its cause, and nothing is asked of anybody who would
 //! have to remember it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use domain::events::Event;
@@ -22,7 +22,7 @@ use eventsourcing::environment::Timestamp;
 use eventsourcing::model::{Entry, Model as _, Policies as _};
 use eventsourcing::partition::{LogPosition, Sequence};
 use eventsourcing::policy::{derived_command_id, policy_of};
-use eventsourcing::record::Record;
+use eventsourcing::record::{COMMAND_DEAD, Record};
 use uuid::Uuid;
 
 /// What the read models know of a command.
@@ -48,6 +48,14 @@ impl Known {
             Self::Expected { cause, .. } => cause,
         }
     }
+}
+
+/// The records that say of commands that they died, and from which none of these follows.
+pub(crate) fn unanswered(known: &[Known], records: &Records) -> Vec<Uuid> {
+    let ended = known.iter().filter_map(|known| records.get(&known.position()));
+    let causes: HashSet<Uuid> = ended.clone().map(|record| record.causation_id).collect();
+    let dead = ended.filter(|record| record.event_type == COMMAND_DEAD).map(|record| record.record_id);
+    dead.filter(|id| !causes.contains(id)).collect()
 }
 
 /// Records by where they stand.
@@ -197,7 +205,7 @@ fn saga(commands: Vec<CommandStory>) -> SagaView {
         correlation_id: first.map(|first| first.correlation_id).unwrap_or_default(),
         began_at,
         last_at: records.map(|record| record.recorded_at).max().unwrap_or(began_at),
-        settled: open_steps(&commands).next().is_none() && buried(&commands).next().is_none(),
+        settled: open_steps(&commands).next().is_none() && lost(&commands).next().is_none(),
         commands,
     }
 }
@@ -210,16 +218,25 @@ fn open_steps(commands: &[CommandStory]) -> impl Iterator<Item = Timestamp> {
     })
 }
 
-/// When those commands died of which nothing has followed since: nobody has sent them again.
-fn buried(commands: &[CommandStory]) -> impl Iterator<Item = Timestamp> {
+/// What a story calls the decision that nothing is to be done about a dead command.
+const DISCARD: &str = "DiscardDeadLetter";
+
+/// When those commands died that nobody has sent again since, and whether a person has decided that nobody will.
+fn lost(commands: &[CommandStory]) -> impl Iterator<Item = (Timestamp, bool)> {
     commands.iter().filter_map(|command| match &command.ending {
         Ending::Dead(_) => {
             let record = command.records.last()?;
-            let is_retried = commands.iter().any(|other| other.causation_id == record.record_id);
-            (!is_retried).then_some(record.recorded_at)
+            let is_discard = |other: &CommandStory| other.method.as_deref() == Some(DISCARD);
+            let mut followers = commands.iter().filter(|other| other.causation_id == record.record_id);
+            followers.clone().all(is_discard).then(|| (record.recorded_at, followers.any(is_discard)))
         }
         Ending::Expected { .. } | Ending::Applied | Ending::Unchanged | Ending::Refused(_) => None,
     })
+}
+
+/// When those commands died that wait for a person.
+fn buried(commands: &[CommandStory]) -> impl Iterator<Item = Timestamp> {
+    lost(commands).filter(|(_, is_discarded)| !is_discarded).map(|(died_at, _)| died_at)
 }
 
 fn expected(command_id: Uuid, cause: LogPosition, records: &Records) -> Result<CommandStory, QueryError> {
@@ -290,7 +307,7 @@ fn ending(record: &Record) -> Result<(Option<String>, Ending), QueryError> {
             let method = method.and_then(|command| named(Financing::method(&command)));
             (method, Ending::Dead(why))
         }
-        Entry::Discarded => (named("DiscardDeadLetter"), Ending::Applied),
+        Entry::Discarded => (named(DISCARD), Ending::Applied),
     })
 }
 

@@ -27,8 +27,10 @@ use domain::invoice::{
 use domain::money::{Amount, Money};
 use domain::refusal::{BidRejection, Refusal};
 use domain::reservation::ReleaseKind;
+use domain::saga::Saga;
 use domain::story::{CommandStory, Ending, StoryView, Turn};
 use domain::views::{InvoiceStatus, Queries as _, QueryError};
+use eventsourcing::model::Policies as _;
 use eventsourcing::partition::Sequence;
 use eventsourcing::record::{DeathReason, Record};
 use readmodel::MOST_COMMANDS;
@@ -329,6 +331,51 @@ fn a_step_that_died_waits_for_a_person_and_is_not_stuck() {
         assert!(!story.sagas[1].settled);
         assert_eq!(tale.stuck(), [], "it will never come by itself");
     }
+}
+
+#[test]
+fn a_step_that_was_discarded_waits_for_nobody_and_is_not_settled() {
+    for reason in [DeathReason::WrongPartition, DeathReason::Undecodable] {
+        let mut tale = Tale::new();
+        sell(&mut tale);
+        let placed = place(&mut tale, ADA, 1, 60_00);
+        let dead = tale.follows(&placed, Came::Dead(reason)).remove(0);
+        let discarded = tale.discarded(&dead);
+        let story = tale.story(INVOICE);
+        let [_, step, discard] = &story.sagas[1].commands[..] else { panic!("{story:?}") };
+        assert!(matches!(&step.ending, Ending::Dead(_)), "{step:?}");
+        assert_eq!(
+            (discard.method.as_deref(), &discard.ending),
+            (Some("DiscardDeadLetter"), &Ending::Applied)
+        );
+        assert_eq!((discard.causation_id, discard.actor.as_str()), (dead.record_id, "operator"));
+        assert_eq!(discard.records[0].position, discarded.position());
+        assert!(!story.sagas[1].settled, "the bid was never processed");
+        assert_eq!(turns(&story), [Turn::Investor { asking_price: cents(ASKED) }]);
+    }
+}
+
+#[test]
+fn a_step_that_was_retried_goes_on_and_one_whose_retry_died_unreadable_is_told() {
+    let mut tale = Tale::new();
+    sell(&mut tale);
+    let placed = place(&mut tale, ADA, 1, 60_00);
+    let dead = tale.follows(&placed, Came::Dead(DeathReason::Undecodable)).remove(0);
+    let (_, process) = Saga.react(&placed.entry().unwrap()).unwrap();
+    let again = tale.retried(&dead, &process, Came::Dead(DeathReason::Undecodable)).remove(0);
+    let story = tale.story(INVOICE);
+    assert_eq!(told(&story)[1], ["bid", "?", "?"]);
+    assert_eq!(
+        (turns(&story)[0], story.next[0].since),
+        (Turn::Operator { dead: 1 }, Some(again.recorded_at))
+    );
+
+    let wins = tale.retried(&again, &process, financed(ADA, 1, 60_00)).remove(0);
+    tale.follows(&wins, released(ADA, 1, ReleaseKind::Excess, 10_00));
+    let story = tale.story(INVOICE);
+    assert_eq!(told(&story)[1], ["bid", "?", "?", "process", "release"]);
+    assert!(story.sagas[1].settled, "twice it died, and then it was done");
+    assert_eq!(turns(&story), [Turn::Issuer { issuer_id: ACME }]);
 }
 
 #[test]

@@ -14,13 +14,14 @@ use domain::saga::Saga;
 use domain::story::{Stories as _, StoryView, StuckView};
 use domain::views::QueryError;
 use eventsourcing::environment::Timestamp;
+use eventsourcing::letters::{Discard, resolution_id};
 use eventsourcing::model::{AggregateRef, Model as _, Policies as _, Projection as _};
 use eventsourcing::partition::{Partition, PartitionCount, Sequence, Version};
 use eventsourcing::policy::{actor, derived_command_id};
 use eventsourcing::ports::{CheckpointMove, EventBus as _, ProjectionStep, Publication, ReadModels as _};
 use eventsourcing::record::{
-    COMMAND_DEAD, COMMAND_REFUSED, COMMAND_UNCHANGED, DeadData, DeathReason, Record, RefusedData,
-    UnchangedData,
+    COMMAND_DEAD, COMMAND_REFUSED, COMMAND_UNCHANGED, DEAD_LETTER_DISCARDED, DeadData, DeathReason, Record,
+    RefusedData, UnchangedData,
 };
 use eventsourcing::testkit::memory::{MemoryBus, MemoryReadModels};
 use readmodel::{FinancingProjection, ReadModelQueries, tables};
@@ -136,6 +137,34 @@ impl Tale {
             actor: actor(policy),
         };
         self.append(&origin, &command, came)
+    }
+
+    /// A person retries a dead command. Its records are on the bus and projected.
+    pub(crate) fn retried(&mut self, dead: &Record, command: &Command, came: Came) -> Vec<Arc<Record>> {
+        let origin = Origin { actor: dead.actor.clone(), ..Self::resolves(dead) };
+        let records = self.append(&origin, command, came);
+        self.project(&records);
+        records
+    }
+
+    /// A person decides that nothing is to be done about a dead command. The record is on the bus and projected.
+    pub(crate) fn discarded(&mut self, dead: &Record) -> Arc<Record> {
+        let (letter_id, reason) = (dead.record_id, "it was a test".to_owned());
+        let discard = Discard { letter_id, partition: dead.partition, reason, foreign: None };
+        self.now += Self::STEP;
+        let line = (DEAD_LETTER_DISCARDED, serde_json::to_string(&discard).unwrap(), false);
+        let record = self.line(&Self::resolves(dead), &dead.aggregate, line, true);
+        self.project(&[Arc::clone(&record)]);
+        record
+    }
+
+    fn resolves(dead: &Record) -> Origin {
+        Origin {
+            command_id: resolution_id(dead.record_id),
+            correlation_id: dead.correlation_id,
+            causation_id: dead.record_id,
+            actor: "operator".to_owned(),
+        }
     }
 
     fn append(&mut self, origin: &Origin, command: &Command, came: Came) -> Vec<Arc<Record>> {
