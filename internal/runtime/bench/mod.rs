@@ -157,11 +157,10 @@ async fn measure(arguments: &BenchArguments) -> Result<(String, Vec<String>), Cl
     let from = micros(arguments.warm_up);
     let window = Window { from, until: from.saturating_add(micros(arguments.duration)) };
     let run = Arc::new(Run::new(arguments.workload, target, clock, window));
-    let (used_before, used_after, drained_micros) =
-        make_load(arguments, &run, clients, &processes, &progress).await?;
+    let loaded = make_load(arguments, &run, clients, &processes, &progress).await?;
 
     progress.phase("checking");
-    let books = settle_books(&run).await?;
+    let books = settle_books(&run, loaded.undrained).await?;
     progress.end();
     let report = report(
         arguments,
@@ -170,8 +169,7 @@ async fn measure(arguments: &BenchArguments) -> Result<(String, Vec<String>), Cl
         Looks {
             load_average: [load_before, load(proc)],
             file_system: processes.file(DATA_FILE).and_then(|file| file_system(proc, &file)),
-            used: [used_before, used_after],
-            drained_micros,
+            loaded,
             books,
         },
     );
@@ -190,9 +188,18 @@ type Used = BTreeMap<String, (usize, Usage)>;
 struct Looks {
     load_average: [Option<String>; 2],
     file_system: Option<String>,
-    used: [Used; 2],
-    drained_micros: u64,
+    loaded: Loaded,
     books: Books,
+}
+
+/// What is known once the load was made.
+struct Loaded {
+    /// What the processes had used when the warm-up was over, and at the end.
+    used: [Used; 2],
+    /// How long queries took after the last answer, in microseconds.
+    drained_micros: u64,
+    /// The partitions of whose last command queries have not seen what it did.
+    undrained: usize,
 }
 
 fn processes(arguments: &BenchArguments, target: &Target, proc: &Path) -> Processes {
@@ -219,15 +226,14 @@ fn local_port(address: &str) -> Option<u16> {
     ["127.0.0.1", "localhost", "[::1]"].contains(&host).then(|| port.parse().ok())?
 }
 
-/// Makes the load, and waits until queries have seen all of it. Answers with what the processes had used when the warm-up was over
-/// and at the end, and with how long the queries took after the last answer, in microseconds.
+/// Makes the load, and waits until queries have seen all of it, as long as they see more and more.
 async fn make_load(
     arguments: &BenchArguments,
     run: &Arc<Run>,
     clients: usize,
     processes: &Processes,
     progress: &Progress,
-) -> Result<(Used, Used, u64), ClientError> {
+) -> Result<Loaded, ClientError> {
     let begun = async {
         tokio::time::sleep(Duration::from_micros(run.window.from.saturating_sub(run.clock.micros()))).await;
         processes.usage()
@@ -260,8 +266,9 @@ async fn make_load(
         let (used_before, called) = tokio::join!(begun, calls);
         called?;
         let last_answer = run.clock.micros();
-        run.target.projected(run.last_commands()).await?;
-        Ok((used_before, processes.usage(), run.clock.micros().saturating_sub(last_answer)))
+        let undrained = run.target.drained(run.last_commands()).await?;
+        let drained_micros = run.clock.micros().saturating_sub(last_answer);
+        Ok(Loaded { used: [used_before, processes.usage()], drained_micros, undrained })
     };
     tokio::select! {
         biased;
@@ -271,8 +278,8 @@ async fn make_load(
     }
 }
 
-/// Counts until it adds up, or for long enough that it never will.
-async fn settle_books(run: &Arc<Run>) -> Result<Books, ClientError> {
+/// Counts until it adds up, or for long enough that it never will: once, where queries do not get on.
+async fn settle_books(run: &Arc<Run>, undrained: usize) -> Result<Books, ClientError> {
     let totals = &run.totals;
     let mut books = Books {
         sold: totals.sold.load(Ordering::Relaxed),
@@ -283,6 +290,10 @@ async fn settle_books(run: &Arc<Run>) -> Result<Books, ClientError> {
         wrong: totals.wrong.load(Ordering::Relaxed),
         ..Books::default()
     };
+    if undrained > 0 {
+        run.target.read("", &mut books).await?;
+        return Ok(books);
+    }
     let token = run.watch.token();
     for _ in 0..COUNTS {
         run.target.read(&token, &mut books).await?;
@@ -295,7 +306,8 @@ async fn settle_books(run: &Arc<Run>) -> Result<Books, ClientError> {
 }
 
 fn report(arguments: &BenchArguments, run: &Run, clients: usize, looks: Looks) -> Report {
-    let Looks { load_average, file_system, used: [before, after], drained_micros, books } = looks;
+    let Looks { load_average, file_system, loaded, books } = looks;
+    let Loaded { used: [before, after], drained_micros, undrained } = loaded;
     let (measured, platform) = (run.measured(), &run.target.platform);
     let duration_micros = micros(arguments.duration);
     let accepted = Throughput::of(measured.count(Point::Accepted), duration_micros);
@@ -327,9 +339,19 @@ fn report(arguments: &BenchArguments, run: &Run, clients: usize, looks: Looks) -
         latencies: measured.percentiles(),
         failures: measured.failures(),
         processes: between(&before, &after, completed.count),
-        breaches: books.breaches(),
+        breaches: breaches(undrained, &books),
         books,
     }
+}
+
+/// What is wrong: the least expected first.
+fn breaches(undrained: usize, books: &Books) -> Vec<String> {
+    let behind = (undrained > 0).then(|| {
+        format!(
+            "queries do not get on: of {undrained} partitions they have not seen the last command of the run"
+        )
+    });
+    behind.into_iter().chain(books.breaches()).collect()
 }
 
 const fn topology(topology: Topology) -> &'static str {
@@ -353,6 +375,14 @@ mod tests {
         for wrong in ["", "s", "1h", "-1s", "1.5s", "99999m"] {
             assert!(duration(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_platform_whose_queries_do_not_get_on_has_a_report_that_says_so() {
+        let books = Books { sold: 1, invoices: 1, ..Books::default() };
+        assert_eq!(breaches(0, &books), books.breaches());
+        let breaches = breaches(2, &books);
+        assert!(breaches[0].contains("of 2 partitions") && breaches[1..] == books.breaches(), "{breaches:?}");
     }
 
     #[test]

@@ -35,6 +35,9 @@ const BALANCE: i64 = 1_000_000_000;
 const CHUNK: usize = 200;
 /// How many answers are waited for at once.
 const WAITING: usize = 64;
+/// How often it is looked for the last commands: each time for as long as the platform waits where it is not told how long, half a
+/// minute.
+const LOOKS: u32 = 10;
 /// How many invoices are listed at a time: the most there may be.
 const PAGE: i32 = 1000;
 
@@ -129,20 +132,41 @@ impl Target {
     }
 
     /// Waits until queries see what these commands did. Answers with the token of each, in order.
-    pub(super) async fn projected(&self, command_ids: Vec<String>) -> Result<Vec<String>, ClientError> {
-        stream::iter(command_ids.into_iter().enumerate())
+    async fn projected(&self, command_ids: Vec<String>) -> Result<Vec<String>, ClientError> {
+        let tokens = self.tokens(&command_ids).await?;
+        let late = |command_id: &String| {
+            ClientError::Failed(format!(
+                "the platform has accepted command {command_id}, but not decided it in time"
+            ))
+        };
+        command_ids.iter().zip(tokens).map(|(id, token)| token.ok_or_else(|| late(id))).collect()
+    }
+
+    /// Waits until queries see what these commands did, as long as they see more and more, for some minutes at most. Answers with how
+    /// many they do not see.
+    pub(super) async fn drained(&self, command_ids: Vec<String>) -> Result<usize, ClientError> {
+        let waiting = async |command_ids: Vec<String>| {
+            let tokens = self.tokens(&command_ids).await?;
+            let waiting = command_ids.into_iter().zip(tokens).filter(|(_, token)| token.is_none());
+            Ok(waiting.map(|(command_id, _)| command_id).collect())
+        };
+        let seen = async || {
+            let mut books = Books::default();
+            self.read_invoices("", &mut books).await.map(|()| books.invoices)
+        };
+        drain(command_ids, waiting, seen).await
+    }
+
+    /// The token of each, in order; `None` where queries have not seen what it did within the platform's patience.
+    async fn tokens(&self, command_ids: &[String]) -> Result<Vec<Option<String>>, ClientError> {
+        stream::iter(command_ids.iter().cloned().enumerate())
             .map(|(number, command_id)| {
                 let mut queries = self.queries(number);
                 async move {
-                    let request = WaitCommandRequest { command_id: command_id.clone(), wait: None };
+                    let request = WaitCommandRequest { command_id, wait: None };
                     let answer = queries.wait_command(timed(request)).await?.into_inner();
                     let command = answer.command.unwrap_or_default();
-                    if command.token.is_empty() {
-                        return Err(ClientError::Failed(format!(
-                            "the platform has accepted command {command_id}, but not decided it in time"
-                        )));
-                    }
-                    Ok(command.token)
+                    Ok((!command.token.is_empty()).then_some(command.token))
                 }
             })
             .buffered(WAITING)
@@ -152,6 +176,11 @@ impl Target {
 
     /// Reads into the books what queries know of this run, once they have seen these positions.
     pub(super) async fn read(&self, token: &str, books: &mut Books) -> Result<(), ClientError> {
+        self.read_invoices(token, books).await?;
+        self.read_investors(token, books).await
+    }
+
+    async fn read_invoices(&self, token: &str, books: &mut Books) -> Result<(), ClientError> {
         (books.invoices, books.approved, books.owed) = (0, 0, 0);
         for (number, issuer_id) in self.issuers.iter().enumerate() {
             let mut queries = self.queries(number);
@@ -178,6 +207,10 @@ impl Target {
                 }
             }
         }
+        Ok(())
+    }
+
+    async fn read_investors(&self, token: &str, books: &mut Books) -> Result<(), ClientError> {
         (books.funded, books.available, books.reserved, books.committed) = (0, 0, 0, 0);
         for (number, investor_id) in self.investors.iter().enumerate() {
             let request = GetInvestorRequest { investor_id: investor_id.clone(), token: token.to_owned() };
@@ -190,6 +223,30 @@ impl Target {
         }
         Ok(())
     }
+}
+
+/// Looks again and again for commands of which queries do not see what they did, unless nothing has gone on from one look to the
+/// next: neither with these, nor with what queries see at all. Answers with how many are left.
+async fn drain(
+    mut waiting: Vec<String>,
+    look: impl AsyncFn(Vec<String>) -> Result<Vec<String>, ClientError>,
+    seen: impl AsyncFn() -> Result<u64, ClientError>,
+) -> Result<usize, ClientError> {
+    let mut before = 0;
+    for _ in 0..LOOKS {
+        let left = look(waiting.clone()).await?;
+        let went_on = left.len() < waiting.len();
+        waiting = left;
+        if waiting.is_empty() {
+            break;
+        }
+        let now = seen().await?;
+        if !went_on && now <= before {
+            break;
+        }
+        before = now;
+    }
+    Ok(waiting.len())
 }
 
 fn pick<T: Clone>(of: &[T], number: usize) -> T {
@@ -225,8 +282,33 @@ fn cents(money: Option<&Money>) -> Result<i128, ClientError> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use eventsourcing::partition::PartitionCount;
+
+    /// How many of three commands are left, and after how many looks, where a look finds one of them and queries see so much.
+    async fn drained(finds: impl Fn(u64) -> bool, sees: impl Fn(u64) -> u64) -> (usize, u64) {
+        let looks = Cell::new(0);
+        let look = async |mut waiting: Vec<String>| {
+            looks.set(looks.get() + 1);
+            if finds(looks.get()) {
+                waiting.pop();
+            }
+            Ok(waiting)
+        };
+        let left = drain(vec![String::new(); 3], look, async || Ok(sees(looks.get()))).await;
+        (left.unwrap(), looks.get())
+    }
+
+    #[tokio::test]
+    async fn the_last_commands_are_waited_for_as_long_as_anything_goes_on() {
+        assert_eq!(drained(|_| true, |_| 0).await, (0, 3));
+        assert_eq!(drained(|look| look > 5, |look| 100 * look).await, (0, 8), "a backlog");
+        assert_eq!(drained(|_| false, |_| 100).await, (3, 2), "it stands still");
+        assert_eq!(drained(|look| look == 1, |_| 100).await, (2, 2));
+        assert_eq!(drained(|_| false, |look| look).await, (3, LOOKS.into()), "not for ever");
+    }
 
     #[test]
     fn an_id_is_made_for_any_partition() {
