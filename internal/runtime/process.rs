@@ -7,6 +7,7 @@ use std::fmt::Display;
 use std::future::Future;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use super::config::LogSettings;
 use super::telemetry;
@@ -74,6 +75,34 @@ fn fail(error: &impl Display, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// How long threads are waited for that somebody blocks when the work is done: looking up a name may take as long as it likes.
+const LEFT_BEHIND: Duration = Duration::from_secs(2);
+
 fn on_runtime<T>(body: impl Future<Output = T>) -> std::io::Result<T> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(body))
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let output = runtime.block_on(body);
+    runtime.shutdown_timeout(LEFT_BEHIND);
+    Ok(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn a_process_that_is_done_does_not_wait_for_a_thread_that_is_blocked() {
+        let (never, blocked) = channel::<()>();
+        let (ended, end) = channel();
+        std::thread::spawn(move || {
+            let output = on_runtime(async move {
+                tokio::task::spawn_blocking(move || blocked.recv());
+                7
+            });
+            ended.send(output.unwrap()).unwrap();
+        });
+        assert_eq!(end.recv_timeout(10 * LEFT_BEHIND), Ok(7));
+        drop(never);
+    }
 }
