@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use eventsourcing::environment::Timestamp;
+use eventsourcing::letters::resolution_id;
 use eventsourcing::observer::{Decided, Decision, Interval, Reacted, Reaction};
 use eventsourcing::outcome::Fingerprint;
 use eventsourcing::record::Record;
@@ -137,8 +138,9 @@ impl Spans {
         for decision in &batch.decisions {
             let Some(mut context) = Context::kept(decision.traceparent.as_deref()) else { continue };
             let Decision { command_id, correlation_id, causation_id, .. } = *decision;
-            // A client's command is its own cause: its parent is the call, which is in the context.
-            if causation_id != command_id {
+            // A client's command is its own cause: its parent is the call, which is in the context. That of a dead letter's retry is
+            // what the dead command had there: nobody reacts to a dead letter.
+            if causation_id != command_id && command_id != resolution_id(causation_id) {
                 context.parent = Step::React.span(causation_id);
             }
             let method = decision.method.unwrap_or("unreadable");
@@ -356,6 +358,16 @@ mod tests {
         assert_eq!(different.len(), 4);
         // Of another release, or in another process, it is the same one.
         assert_eq!(ids[0].to_string(), "5341010db3a75a6e");
+    }
+
+    #[test]
+    fn a_retry_stands_where_the_command_stood_that_died() {
+        let (spans, mut told, _) = spans(8, "1");
+        let letter = Uuid::from_u128(4);
+        spans.decided(&decided(resolution_id(letter), letter, "01"));
+        let again = told.try_recv().unwrap();
+        assert_eq!(again.parent_span_id, SpanId::from_bytes(CLIENT.to_be_bytes()));
+        assert_ne!(again.parent_span_id, Step::React.span(letter), "which nobody tells");
     }
 
     #[test]
