@@ -32,7 +32,7 @@ use super::config::EmbeddedSettings;
 use super::door;
 use super::environment::SystemEnvironment;
 use super::observation::Telemetry;
-use super::observation::lookup::{projection_lag, queue_depth, relay_lag, unsettled};
+use super::observation::lookup::{projection_age, projection_lag, queue_depth, relay_lag, unsettled};
 use super::rebuild::ReadModelRebuilds;
 use super::signals::Signals;
 use super::stores::Stores;
@@ -106,6 +106,7 @@ fn look_up(telemetry: &mut Telemetry, stores: &Stores) {
     telemetry.looks_up(relay_lag(platform.log(), platform.bus(), partitions));
     let models = stores.read_models().clone();
     telemetry.looks_up(projection_lag(platform.watched_bus(), models.clone(), partitions));
+    telemetry.looks_up(projection_age(platform.watched_bus(), models.clone(), partitions));
     telemetry.looks_up(unsettled(models));
 }
 

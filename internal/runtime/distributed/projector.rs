@@ -13,7 +13,7 @@ use crate::nats::NatsBus;
 use crate::runtime::door;
 use crate::runtime::environment::SystemEnvironment;
 use crate::runtime::observation::Telemetry;
-use crate::runtime::observation::lookup::{projection_lag, unsettled};
+use crate::runtime::observation::lookup::{projection_age, projection_lag, unsettled};
 use crate::runtime::rebuild::ReadModelRebuilds;
 use crate::runtime::settings::ProjectorSettings;
 use crate::runtime::signals::Signals;
@@ -53,7 +53,9 @@ pub async fn run(settings: ProjectorSettings) -> Result<(), String> {
     let bus = NatsBus::for_loops(&nats);
     let bell = bus.bells().hang();
     let assignment = ownership.join(&mut process, Role::Projector, common.partitions, &bell);
-    telemetry.looks_up(projection_lag(NatsBus::for_watchers(&nats), models.clone(), common.partitions));
+    let watched = NatsBus::for_watchers(&nats);
+    telemetry.looks_up(projection_lag(watched.clone(), models.clone(), common.partitions));
+    telemetry.looks_up(projection_age(watched, models.clone(), common.partitions));
     telemetry.looks_up(unsettled(models.clone()));
     let announcing = Announcing::new(models.clone(), nats.clone());
     let projector: Projector<Financing, _, _, _> =

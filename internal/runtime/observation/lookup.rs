@@ -6,8 +6,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use eventsourcing::environment::Timestamp;
-use eventsourcing::partition::{Partition, PartitionCount, Sequence};
+use eventsourcing::partition::{LogPosition, Partition, PartitionCount, Sequence};
 use eventsourcing::ports::{BusTail, EventBus, EventLog, PortResult, Projected, ReadModels};
 use eventsourcing::queue::{Depth, Waiting};
 use readmodel::oldest_unsettled;
@@ -83,29 +82,49 @@ where
     Lookup::new("projection", move || {
         let (bus, models) = (bus.clone(), models.clone());
         async move {
-            let all: Vec<Partition> = partitions.all().collect();
-            let projected = models.checkpoints(&all).await?;
-            let tails = bus.tails(&all).await?;
-            let late = late(&projected, &tails);
-            let mut oldest: Option<Timestamp> = None;
-            for (partition, at, _) in &late {
-                let next = bus.read(&[(*partition, *at)], 1).await?;
-                let written = next.first().map(|record| record.recorded_at);
-                oldest = oldest.into_iter().chain(written).min();
-            }
-            let lag = late.iter().map(|(_, _, lag)| lag).sum();
-            let oldest = oldest.map(age).unwrap_or_default();
-            Ok(vec![Reading::ProjectionLag(lag), Reading::ProjectionAge(oldest)])
+            let late = late(&bus, &models, partitions).await?;
+            Ok(vec![Reading::ProjectionLag(late.iter().map(|(_, lag)| lag).sum())])
         }
     })
 }
 
-/// The partitions where there is something to project: where the projection stands, and how far that is from the end.
-fn late(projected: &[(Partition, Projected)], tails: &[BusTail]) -> Vec<(Partition, Sequence, u64)> {
+/// How old the oldest record is that is not projected. Apart from how many there are: to look at records takes longer than to count
+/// them, and most of all where there are many.
+pub fn projection_age<B, S>(bus: B, models: S, partitions: PartitionCount) -> Lookup
+where
+    B: EventBus + Clone,
+    S: ReadModels + Clone,
+{
+    Lookup::new("projection_age", move || {
+        let (bus, models) = (bus.clone(), models.clone());
+        async move {
+            let late = late(&bus, &models, partitions).await?;
+            let next: Vec<LogPosition> = late.into_iter().map(|(next, _)| next).collect();
+            let next = bus.records(&next).await?;
+            let oldest = next.into_iter().flatten().map(|record| record.recorded_at).min();
+            Ok(vec![Reading::ProjectionAge(oldest.map(age).unwrap_or_default())])
+        }
+    })
+}
+
+/// The next record to project, in each partition where there is one, and how many there are.
+async fn late<B: EventBus, S: ReadModels>(
+    bus: &B,
+    models: &S,
+    partitions: PartitionCount,
+) -> PortResult<Vec<(LogPosition, u64)>> {
+    let all: Vec<Partition> = partitions.all().collect();
+    let projected = models.checkpoints(&all).await?;
+    let tails = bus.tails(&all).await?;
+    Ok(unprojected(&projected, &tails))
+}
+
+fn unprojected(projected: &[(Partition, Projected)], tails: &[BusTail]) -> Vec<(LogPosition, u64)> {
     let lag = |(partition, projected): &(Partition, Projected)| {
         let tail = tails.iter().find(|tail| tail.partition == *partition)?;
         let lag = behind(tail.last, projected.sequence);
-        (lag > 0).then_some((*partition, projected.sequence, lag))
+        let next = LogPosition { partition: *partition, sequence: projected.sequence.next() };
+        (lag > 0).then_some((next, lag))
     };
     projected.iter().filter_map(lag).collect()
 }
@@ -127,7 +146,17 @@ fn behind(end: Sequence, at: Sequence) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use eventsourcing::environment::{Environment as _, Timestamp};
+    use eventsourcing::model::AggregateRef;
+    use eventsourcing::ports::Publication;
+    use eventsourcing::record::Record;
+    use eventsourcing::testkit::memory::{Call, Fault, MemoryBus, MemoryReadModels};
+    use uuid::Uuid;
+
     use super::*;
+    use crate::runtime::environment::SystemEnvironment;
 
     #[test]
     fn only_what_is_behind_is_late() {
@@ -137,6 +166,57 @@ mod tests {
         let tail =
             |index, last| BusTail { partition: partition(index), last: Sequence::new(last), record_id: None };
         let tails = [tail(2, 7), tail(1, 4), tail(0, 3)];
-        assert_eq!(late(&projected, &tails), [(partition(2), Sequence::ZERO, 7)]);
+        let next = LogPosition { partition: partition(2), sequence: Sequence::new(1) };
+        assert_eq!(unprojected(&projected, &tails), [(next, 7)]);
+    }
+
+    fn record(index: u16, sequence: u64, recorded_at: u64) -> Record {
+        let (partition, sequence) = (Partition::from_index(index), Sequence::new(sequence));
+        let id = Uuid::from_u128(u128::from(index) << 64 | u128::from(sequence.get()));
+        Record {
+            partition,
+            sequence,
+            record_id: id,
+            recorded_at: Timestamp::from_micros(recorded_at),
+            aggregate: AggregateRef::new("invoice", id),
+            version: None,
+            event_type: "CommandUnchanged".into(),
+            schema: 1,
+            data: String::new(),
+            command_id: id,
+            correlation_id: id,
+            causation_id: id,
+            actor: "tester".to_owned(),
+            traceparent: None,
+            last_of_command: true,
+        }
+    }
+
+    #[tokio::test]
+    async fn how_many_records_wait_is_told_where_nobody_can_tell_how_old_they_are() {
+        let (bus, models) = (MemoryBus::default(), MemoryReadModels::new(&[]));
+        let second = 1_000_000;
+        let now = SystemEnvironment.now().as_micros();
+        // The oldest of each partition comes next.
+        let ages = [(0, vec![20, 10]), (1, vec![100, 90, 80]), (2, Vec::new())];
+        for (index, ages) in ages {
+            let records = (1..).zip(ages).map(|(sequence, age)| record(index, sequence, now - age * second));
+            let records = records.map(Arc::new).collect();
+            let publication =
+                Publication { partition: Partition::from_index(index), expected: Sequence::ZERO, records };
+            assert_eq!(bus.publish(vec![publication]).await, [Ok(())]);
+        }
+        let partitions = PartitionCount::new(3).unwrap();
+        let age = projection_age(bus.clone(), models.clone(), partitions);
+        let told = (age.look)().await.unwrap();
+        let [Reading::ProjectionAge(age)] = told[..] else { panic!("{told:?}") };
+        assert!((100..110).contains(&age.as_secs()), "{age:?}");
+
+        let unreadable = |call| if call == Call::BusRecords { Fault::Fail } else { Fault::None };
+        let bus = bus.interfered(Arc::new(unreadable));
+        let age = projection_age(bus.clone(), models.clone(), partitions);
+        assert!((age.look)().await.is_err());
+        let lag = projection_lag(bus, models, partitions);
+        assert_eq!((lag.look)().await, Ok(vec![Reading::ProjectionLag(5)]));
     }
 }
