@@ -344,16 +344,16 @@ mod tests {
         }
     }
 
-    fn fact(event: &str, data: Value) -> CloudEvent {
+    fn fact(event: &str, data: &Value) -> CloudEvent {
         CloudEvent { r#type: format!("financing.{event}"), data: data.to_string(), ..CloudEvent::default() }
     }
 
     fn somebodys() -> CloudEvent {
-        fact("IssuerCreated", serde_json::json!({ "issuer_id": Uuid::nil() }))
+        fact("IssuerCreated", &serde_json::json!({ "issuer_id": Uuid::nil() }))
     }
 
     fn ours(plan: &Plan) -> CloudEvent {
-        fact("IssuerCreated", serde_json::json!({ "issuer_id": plan.issuers[0].id }))
+        fact("IssuerCreated", &serde_json::json!({ "issuer_id": plan.issuers[0].id }))
     }
 
     /// What is told of facts that come so many milliseconds after each other, and when it was all told: after them the stream
@@ -381,7 +381,7 @@ mod tests {
         let plan = Plan::of("spring", 12);
         let settled = serde_json::json!({ "bid_id": "bid", "invoice_id": plan.lots[0].invoice_id() });
         let mut facts = vec![[(450, somebodys()), (450, ours(&plan))]; 5].concat();
-        facts.push((900, fact("InvestorFundsCommitted", settled)));
+        facts.push((900, fact("InvestorFundsCommitted", &settled)));
         facts.push((900, somebodys()));
         let (told, millis) = told(&plan, facts).await;
         assert_eq!((told.unwrap(), millis), (6, 5_400), "and no longer");
