@@ -86,7 +86,9 @@ impl<S: FnMut(&str) -> Result<(), ClientError>> Turns<S> {
                         let line = show::refused(self.terminal, &id, &reason, &message);
                         (Stays::Refused(line), reason == EARLIER)
                     }
-                    error @ (ClientError::Ended { .. } | ClientError::Failed(_)) if alone => return Err(error),
+                    error @ (ClientError::Ended { .. } | ClientError::Failed(_)) if alone => {
+                        return Err(error);
+                    }
                     error @ (ClientError::Ended { .. } | ClientError::Failed(_)) => {
                         (Stays::Failed(show::failed(self.terminal, &id, &error.to_string())), unavailable)
                     }
