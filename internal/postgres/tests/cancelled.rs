@@ -95,8 +95,15 @@ async fn a_caller_that_gives_up_spoils_nothing_for_the_next_one() {
             tokio::task::yield_now().await;
         }
         drop(abandoned);
-        let values = Values::default().and(number).unwrap();
-        let rows = ours.rows("SELECT $1::int", values).await.unwrap();
+        // A machine that is busy may not answer in time; what is answered is answered to the right one.
+        let mut tries = 0;
+        let rows = loop {
+            let values = Values::default().and(number).unwrap();
+            match ours.rows("SELECT $1::int", values).await {
+                Err(PortError::Unavailable(_)) if tries < 20 => tries += 1,
+                answer => break answer.unwrap(),
+            }
+        };
         assert_eq!(rows.len(), 1);
         assert_eq!(get::<i32>(&rows[0], 0), Ok(number), "the answer is to this question");
     }
