@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
-use tonic::Code;
 
 /// The longest latency that can be told apart from a longer one, in microseconds: ten minutes.
 const LONGEST: u64 = 600_000_000;
@@ -143,32 +142,12 @@ impl Measured {
     }
 }
 
-/// How a status is named in the contract.
-pub(super) const fn status_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tonic::Code;
+
     use super::*;
+    use crate::api::observation::code_name;
 
     const WINDOW: Window = Window { from: 1_000_000, until: 2_000_000 };
 
@@ -198,8 +177,8 @@ mod tests {
     #[test]
     fn failures_are_counted_by_name() {
         let mut measured = Measured::new(WINDOW);
-        measured.failed(status_name(Code::Unavailable));
-        measured.failed(status_name(Code::Unavailable));
+        measured.failed(code_name(Code::Unavailable));
+        measured.failed(code_name(Code::Unavailable));
         assert_eq!(measured.failures(), BTreeMap::from([("UNAVAILABLE", 2)]));
     }
 }

@@ -21,9 +21,10 @@ use crate::api::proto::financing::v1::{
 use crate::runtime::client::timed;
 
 use super::clock::Clock;
-use super::measured::{Measured, Point, Window, status_name};
+use super::measured::{Measured, Point, Window};
 use super::target::{ASKING, BID, Target, eur};
 use super::watch::{Answer, Watch};
+use crate::api::observation::code_name;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -134,7 +135,7 @@ impl Run {
     }
 
     fn failed(&self, status: &tonic::Status) {
-        self.measured().failed(status_name(status.code()));
+        self.measured().failed(code_name(status.code()));
     }
 
     /// One that begins now, or was to begin then. Whether a query follows it goes by that moment: by the moment of the answer, those

@@ -17,6 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tonic::Code;
 
 use super::machine::Machine;
+use crate::api::observation::code_name;
 
 /// The bounds of batches: what a loop takes on at once ends at 1024.
 const SIZES: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 256.0, 512.0, 1024.0];
@@ -239,7 +240,7 @@ impl Metrics {
     }
 
     pub(super) fn answered(&self, method: &'static str, code: Code, took: Duration) {
-        self.calls.get_or_create(&CallLabels { method, code: name(code) }).inc();
+        self.calls.get_or_create(&CallLabels { method, code: code_name(code) }).inc();
         self.call_duration.get_or_create(&MethodLabel { method }).observe(took.as_secs_f64());
     }
 
@@ -341,29 +342,6 @@ fn catalogued(reason: &str) -> &'static str {
     let deaths = [DeathReason::Undecodable, DeathReason::WrongPartition, DeathReason::Unstorable];
     let mut known = CATALOGUE.iter().map(|reason| reason.code).chain(deaths.map(DeathReason::code));
     known.find(|known| *known == reason).unwrap_or("other")
-}
-
-/// The code's name, as gRPC writes it.
-const fn name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }
 
 #[cfg(test)]
