@@ -62,9 +62,10 @@ pub struct EmbeddedSettings {
     /// Where queries are answered: host:port
     #[arg(long, env = "FINANCING_QUERY_ADDR", default_value = "127.0.0.1:8081", value_parser = bind_address)]
     pub query_addr: SocketAddr,
-    /// Where the platform is looked after, by whoever reaches it: host:port
-    #[arg(long, env = "FINANCING_ADMIN_ADDR", default_value = "127.0.0.1:8082", value_parser = bind_address)]
-    pub admin_addr: SocketAddr,
+    /// Where the platform is looked after, by whoever reaches it: host:port; without it 127.0.0.1:8082, or a free port where
+    /// that is taken
+    #[arg(long, env = "FINANCING_ADMIN_ADDR", value_parser = bind_address)]
+    pub admin_addr: Option<SocketAddr>,
     /// The number of partitions; fixed when the data directory is created
     #[arg(long, env = "FINANCING_PARTITIONS", default_value = "16", value_parser = partitions)]
     pub partitions: PartitionCount,
@@ -280,7 +281,7 @@ mod tests {
         assert_eq!(settings.data_dir, PathBuf::from("./data"));
         assert_eq!(settings.command_addr.to_string(), "127.0.0.1:8080");
         assert_eq!(settings.query_addr.to_string(), "127.0.0.1:8081");
-        assert_eq!(settings.admin_addr.to_string(), "127.0.0.1:8082");
+        assert_eq!(settings.admin_addr, None);
         assert_eq!(settings.partitions, PartitionCount::DEFAULT);
     }
 

@@ -3,7 +3,8 @@
 //! The rule this module protects: nobody gets in who is not on this machine, unless somebody has said so; and who has said so is
 //! told that nobody is asked who they are.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use tokio::net::TcpListener;
 
@@ -12,6 +13,25 @@ use crate::api::server::{Limits, serve_admin};
 
 use super::environment::SystemEnvironment;
 use super::supervise::Process;
+
+/// Where it is, unless somebody says otherwise.
+const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8082);
+
+/// A port for it where nobody has said which: the usual one; or any, so that a second platform on a machine needs no setting more.
+///
+/// # Errors
+///
+/// When there is none.
+pub(super) async fn usual() -> Result<TcpListener, String> {
+    let listener = match TcpListener::bind(USUAL).await {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            tracing::info!("{USUAL} is taken: the admin door gets a free port");
+            TcpListener::bind(SocketAddr::new(USUAL.ip(), 0)).await
+        }
+        bound => bound,
+    };
+    listener.map_err(|error| format!("--admin-addr {USUAL}: {error}"))
+}
 
 /// Opens it, and says on standard output where it is.
 ///
@@ -40,4 +60,18 @@ pub(super) fn open(
         served.map_err(|error| error.to_string())
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_second_platform_on_a_machine_gets_a_port_of_its_own() {
+        let (first, second) = (usual().await.unwrap(), usual().await.unwrap());
+        let [first, second] = [first, second].map(|listener| listener.local_addr().unwrap());
+        assert!(first.ip().is_loopback() && second.ip().is_loopback());
+        assert_ne!(first, second);
+        assert_ne!(second, USUAL, "it is taken, by the first or by somebody else");
+    }
 }

@@ -54,7 +54,10 @@ pub async fn run(settings: EmbeddedSettings) -> Result<(), String> {
     let query_listener = bind(settings.query_addr, "--query-addr").await?;
     let mut telemetry = Telemetry::start(&settings.telemetry, "financing").await?;
     let schema = ReadModelSchema { version: tables::SCHEMA_VERSION, tables: tables::TABLES };
-    let admin_listener = bind(settings.admin_addr, "--admin-addr").await?;
+    let admin_listener = match settings.admin_addr {
+        Some(address) => bind(address, "--admin-addr").await?,
+        None => door::usual().await?,
+    };
     let stores = Stores::open(&settings.data_dir, lock, settings.partitions, schema).await?;
     let stores = stores.observed_by(telemetry.watch());
     look_up(&mut telemetry, &stores);
