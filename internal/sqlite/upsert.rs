@@ -13,15 +13,17 @@ use uuid::Uuid;
 use super::error::too_large;
 use super::sql::{Many, Values};
 
-/// What becomes of one column of one row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Cell {
-    Set(Value),
+/// What becomes of one column of one row. Values stay where they are: a rebuild has thousands of rows at hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cell<'a> {
+    Set(&'a Value),
+    /// Set, and then added to.
+    Sum(i64),
     Add(i64),
 }
 
-/// What becomes of one row, by column index.
-type Cells = BTreeMap<usize, Cell>;
+/// What becomes of one row, in the order of the columns' indexes.
+type Cells<'a> = Vec<(usize, Cell<'a>)>;
 
 /// A table, and its columns by index with whether they are added to: rows with the same shape share a statement.
 type Shape = (usize, Vec<(usize, bool)>);
@@ -51,9 +53,9 @@ impl Upserts {
             statement
                 .execute(connection, &rows, |values, (key, cells)| {
                     values.uuid(*key)?;
-                    cells.values().try_for_each(|cell| match cell {
+                    cells.iter().try_for_each(|(_, cell)| match cell {
                         Cell::Set(value) => bind(values, value),
-                        Cell::Add(amount) => values.int(*amount),
+                        Cell::Sum(amount) | Cell::Add(amount) => values.int(*amount),
                     })
                 })
                 .await?;
@@ -64,24 +66,20 @@ impl Upserts {
     fn group<'a>(
         &self,
         changes: impl Iterator<Item = &'a RowChange>,
-    ) -> PortResult<BTreeMap<Shape, Vec<(Uuid, Cells)>>> {
-        let mut rows: BTreeMap<(usize, Uuid), Cells> = BTreeMap::new();
+    ) -> PortResult<BTreeMap<Shape, Vec<(Uuid, Cells<'a>)>>> {
+        let mut rows: BTreeMap<(usize, Uuid), Cells<'a>> = BTreeMap::new();
         for change in changes {
             let (index, table) = table(self.tables, change.table)?;
             let cells = rows.entry((index, change.key)).or_default();
             for (name, value) in &change.set {
-                cells.insert(column(table, name)?, Cell::Set(value.clone()));
+                let _always = put(cells, column(table, name)?, |_| Some(Cell::Set(value)));
             }
             for (name, amount) in &change.add {
-                let column = column(table, name)?;
-                let before = cells.remove(&column);
-                cells.insert(
-                    column,
-                    add(before, *amount).ok_or_else(|| too_large(format!("{name} + {amount}")))?,
-                );
+                put(cells, column(table, name)?, |before| add(before, *amount))
+                    .ok_or_else(|| too_large(format!("{name} + {amount}")))?;
             }
         }
-        let mut groups: BTreeMap<Shape, Vec<(Uuid, Cells)>> = BTreeMap::new();
+        let mut groups: BTreeMap<Shape, Vec<(Uuid, Cells<'a>)>> = BTreeMap::new();
         for ((table, key), cells) in rows {
             let columns = cells.iter().map(|(column, cell)| (*column, matches!(cell, Cell::Add(_))));
             groups.entry((table, columns.collect())).or_default().push((key, cells));
@@ -119,13 +117,28 @@ impl Upserts {
     }
 }
 
-fn add(before: Option<Cell>, amount: i64) -> Option<Cell> {
+/// Puts what becomes of a column at its place, where there may be something before it.
+fn put<'a>(
+    cells: &mut Cells<'a>,
+    column: usize,
+    cell: impl FnOnce(Option<Cell<'a>>) -> Option<Cell<'a>>,
+) -> Option<()> {
+    match cells.binary_search_by_key(&column, |(column, _)| *column) {
+        Ok(place) => {
+            let (_, before) = cells.get_mut(place)?;
+            *before = cell(Some(*before))?;
+        }
+        Err(place) => cells.insert(place, (column, cell(None)?)),
+    }
+    Some(())
+}
+
+fn add(before: Option<Cell<'_>>, amount: i64) -> Option<Cell<'_>> {
     match before {
         None => Some(Cell::Add(amount)),
         Some(Cell::Add(sum)) => sum.checked_add(amount).map(Cell::Add),
-        Some(Cell::Set(value)) => {
-            value.integer()?.checked_add(amount).map(|sum| Cell::Set(Value::Integer(sum)))
-        }
+        Some(Cell::Sum(sum)) => sum.checked_add(amount).map(Cell::Sum),
+        Some(Cell::Set(value)) => value.integer()?.checked_add(amount).map(Cell::Sum),
     }
 }
 
