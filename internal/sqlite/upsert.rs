@@ -162,3 +162,51 @@ pub(super) fn column(table: &Table, name: &str) -> PortResult<usize> {
     let found = table.columns.iter().position(|column| column.name == name);
     found.ok_or_else(|| PortError::Broken(format!("the read model {} has no column {name}", table.name)))
 }
+
+#[cfg(test)]
+mod tests {
+    use eventsourcing::ports::ColumnType;
+
+    use super::*;
+
+    const fn column(name: &'static str) -> eventsourcing::ports::Column {
+        eventsourcing::ports::Column {
+            name,
+            kind: ColumnType::Integer,
+            index: eventsourcing::ports::Index::None,
+        }
+    }
+
+    static TABLES: [Table; 1] =
+        [Table { name: "sums", columns: &[column("first"), column("second"), column("third")] }];
+
+    fn change(set: Vec<(&'static str, i64)>, add: Vec<(&'static str, i64)>) -> RowChange {
+        let set = set.into_iter().map(|(name, value)| (name, Value::Integer(value))).collect();
+        RowChange { table: "sums", key: Uuid::from_u128(7), set, add }
+    }
+
+    #[test]
+    fn many_changes_of_a_row_are_one_row_of_what_they_come_to() {
+        let upserts = Upserts::new(&TABLES, "");
+        let changes = [
+            change(vec![("third", 5)], vec![("first", 1)]),
+            change(vec![], vec![("third", 2), ("first", 3)]),
+            change(vec![("second", 1)], vec![("third", 1)]),
+            change(vec![("second", 9)], vec![]),
+        ];
+        let groups = upserts.group(changes.iter()).unwrap();
+        let shape = (0, vec![(0, true), (1, false), (2, false)]);
+        let nine = Value::Integer(9);
+        let cells = vec![(0, Cell::Add(4)), (1, Cell::Set(&nine)), (2, Cell::Sum(8))];
+        assert_eq!(groups, BTreeMap::from([(shape, vec![(Uuid::from_u128(7), cells)])]));
+    }
+
+    #[test]
+    fn a_sum_that_is_too_large_is_refused() {
+        let upserts = Upserts::new(&TABLES, "");
+        for (before, more) in [(vec![("first", i64::MAX)], 1), (vec![], i64::MAX)] {
+            let changes = [change(before, vec![("first", more)]), change(vec![], vec![("first", 1)])];
+            assert!(upserts.group(changes.iter()).is_err());
+        }
+    }
+}
