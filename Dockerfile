@@ -5,6 +5,8 @@ WORKDIR /build
 COPY . .
 # Names of functions stay, so that a backtrace can be read.
 ENV CARGO_PROFILE_RELEASE_STRIP=debuginfo
+# jemalloc is built with it.
+RUN apt-get update && apt-get install -y --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 # No protoc and no OpenSSL: protox compiles the protocol, and the image's C compiler does SQLite and the cryptography.
 RUN cargo build --release --locked --package invoice-financing --bins \
     && mkdir /programs \

@@ -2,6 +2,7 @@
 //!
 //! # Layout
 //!
+//! - `allocator`: where every program's memory comes from
 //! - [`bench`]: measures a running platform
 //! - [`client`]: what every gRPC client in the house shares
 //! - [`config`]: settings from flags, environment and file
@@ -24,6 +25,8 @@
 //! - [`signals`], [`supervise`], [`telemetry`]: stopping, dying, telling
 //! - [`terminal`]: what the clients know of the terminal that they print to
 
+#[cfg(all(target_os = "linux", feature = "jemalloc"))]
+mod allocator;
 pub mod bench;
 pub mod client;
 pub mod config;

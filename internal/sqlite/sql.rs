@@ -97,6 +97,8 @@ impl Many {
         })))
     }
 
+    /// One at a time: the values of the next are bound when the last has run, so that a batch of thousands of rows is not in memory
+    /// once more.
     fn statements<'a, T>(
         &'a self,
         items: &'a [T],
@@ -119,9 +121,8 @@ impl Many {
         items: &[T],
         bind: impl Fn(&mut Values, &T) -> PortResult<()> + Send,
     ) -> PortResult<i64> {
-        let statements: Vec<_> = self.statements(items, bind).collect();
         let mut last = 0;
-        for statement in statements {
+        for statement in self.statements(items, bind) {
             let (text, values) = statement?;
             let query = sqlx::query_with::<Sqlite, _>(AssertSqlSafe(text), values);
             last = connection.execute(query).await.map_err(|error| port_error(&error))?.last_insert_rowid();
@@ -136,9 +137,8 @@ impl Many {
         items: &[T],
         bind: impl Fn(&mut Values, &T) -> PortResult<()> + Send,
     ) -> PortResult<Vec<SqliteRow>> {
-        let statements: Vec<_> = self.statements(items, bind).collect();
         let mut rows = Vec::new();
-        for statement in statements {
+        for statement in self.statements(items, bind) {
             let (text, values) = statement?;
             rows.append(&mut fetch(connection, text, values).await?);
         }

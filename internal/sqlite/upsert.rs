@@ -13,15 +13,17 @@ use uuid::Uuid;
 use super::error::too_large;
 use super::sql::{Many, Values};
 
-/// What becomes of one column of one row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Cell {
-    Set(Value),
+/// What becomes of one column of one row. Values stay where they are: a rebuild has thousands of rows at hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cell<'a> {
+    Set(&'a Value),
+    /// Set, and then added to.
+    Sum(i64),
     Add(i64),
 }
 
-/// What becomes of one row, by column index.
-type Cells = BTreeMap<usize, Cell>;
+/// What becomes of one row, in the order of the columns' indexes.
+type Cells<'a> = Vec<(usize, Cell<'a>)>;
 
 /// A table, and its columns by index with whether they are added to: rows with the same shape share a statement.
 type Shape = (usize, Vec<(usize, bool)>);
@@ -51,9 +53,9 @@ impl Upserts {
             statement
                 .execute(connection, &rows, |values, (key, cells)| {
                     values.uuid(*key)?;
-                    cells.values().try_for_each(|cell| match cell {
+                    cells.iter().try_for_each(|(_, cell)| match cell {
                         Cell::Set(value) => bind(values, value),
-                        Cell::Add(amount) => values.int(*amount),
+                        Cell::Sum(amount) | Cell::Add(amount) => values.int(*amount),
                     })
                 })
                 .await?;
@@ -64,24 +66,20 @@ impl Upserts {
     fn group<'a>(
         &self,
         changes: impl Iterator<Item = &'a RowChange>,
-    ) -> PortResult<BTreeMap<Shape, Vec<(Uuid, Cells)>>> {
-        let mut rows: BTreeMap<(usize, Uuid), Cells> = BTreeMap::new();
+    ) -> PortResult<BTreeMap<Shape, Vec<(Uuid, Cells<'a>)>>> {
+        let mut rows: BTreeMap<(usize, Uuid), Cells<'a>> = BTreeMap::new();
         for change in changes {
             let (index, table) = table(self.tables, change.table)?;
             let cells = rows.entry((index, change.key)).or_default();
             for (name, value) in &change.set {
-                cells.insert(column(table, name)?, Cell::Set(value.clone()));
+                let _always = put(cells, column(table, name)?, |_| Some(Cell::Set(value)));
             }
             for (name, amount) in &change.add {
-                let column = column(table, name)?;
-                let before = cells.remove(&column);
-                cells.insert(
-                    column,
-                    add(before, *amount).ok_or_else(|| too_large(format!("{name} + {amount}")))?,
-                );
+                put(cells, column(table, name)?, |before| add(before, *amount))
+                    .ok_or_else(|| too_large(format!("{name} + {amount}")))?;
             }
         }
-        let mut groups: BTreeMap<Shape, Vec<(Uuid, Cells)>> = BTreeMap::new();
+        let mut groups: BTreeMap<Shape, Vec<(Uuid, Cells<'a>)>> = BTreeMap::new();
         for ((table, key), cells) in rows {
             let columns = cells.iter().map(|(column, cell)| (*column, matches!(cell, Cell::Add(_))));
             groups.entry((table, columns.collect())).or_default().push((key, cells));
@@ -119,13 +117,28 @@ impl Upserts {
     }
 }
 
-fn add(before: Option<Cell>, amount: i64) -> Option<Cell> {
+/// Puts what becomes of a column at its place, where there may be something before it.
+fn put<'a>(
+    cells: &mut Cells<'a>,
+    column: usize,
+    cell: impl FnOnce(Option<Cell<'a>>) -> Option<Cell<'a>>,
+) -> Option<()> {
+    match cells.binary_search_by_key(&column, |(column, _)| *column) {
+        Ok(place) => {
+            let (_, before) = cells.get_mut(place)?;
+            *before = cell(Some(*before))?;
+        }
+        Err(place) => cells.insert(place, (column, cell(None)?)),
+    }
+    Some(())
+}
+
+fn add(before: Option<Cell<'_>>, amount: i64) -> Option<Cell<'_>> {
     match before {
         None => Some(Cell::Add(amount)),
         Some(Cell::Add(sum)) => sum.checked_add(amount).map(Cell::Add),
-        Some(Cell::Set(value)) => {
-            value.integer()?.checked_add(amount).map(|sum| Cell::Set(Value::Integer(sum)))
-        }
+        Some(Cell::Sum(sum)) => sum.checked_add(amount).map(Cell::Sum),
+        Some(Cell::Set(value)) => value.integer()?.checked_add(amount).map(Cell::Sum),
     }
 }
 
@@ -148,4 +161,52 @@ pub(super) fn table(tables: &'static [Table], name: &str) -> PortResult<(usize, 
 pub(super) fn column(table: &Table, name: &str) -> PortResult<usize> {
     let found = table.columns.iter().position(|column| column.name == name);
     found.ok_or_else(|| PortError::Broken(format!("the read model {} has no column {name}", table.name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use eventsourcing::ports::ColumnType;
+
+    use super::*;
+
+    const fn column(name: &'static str) -> eventsourcing::ports::Column {
+        eventsourcing::ports::Column {
+            name,
+            kind: ColumnType::Integer,
+            index: eventsourcing::ports::Index::None,
+        }
+    }
+
+    static TABLES: [Table; 1] =
+        [Table { name: "sums", columns: &[column("first"), column("second"), column("third")] }];
+
+    fn change(set: Vec<(&'static str, i64)>, add: Vec<(&'static str, i64)>) -> RowChange {
+        let set = set.into_iter().map(|(name, value)| (name, Value::Integer(value))).collect();
+        RowChange { table: "sums", key: Uuid::from_u128(7), set, add }
+    }
+
+    #[test]
+    fn many_changes_of_a_row_are_one_row_of_what_they_come_to() {
+        let upserts = Upserts::new(&TABLES, "");
+        let changes = [
+            change(vec![("third", 5)], vec![("first", 1)]),
+            change(vec![], vec![("third", 2), ("first", 3)]),
+            change(vec![("second", 1)], vec![("third", 1)]),
+            change(vec![("second", 9)], vec![]),
+        ];
+        let groups = upserts.group(changes.iter()).unwrap();
+        let shape = (0, vec![(0, true), (1, false), (2, false)]);
+        let nine = Value::Integer(9);
+        let cells = vec![(0, Cell::Add(4)), (1, Cell::Set(&nine)), (2, Cell::Sum(8))];
+        assert_eq!(groups, BTreeMap::from([(shape, vec![(Uuid::from_u128(7), cells)])]));
+    }
+
+    #[test]
+    fn a_sum_that_is_too_large_is_refused() {
+        let upserts = Upserts::new(&TABLES, "");
+        for (before, more) in [(vec![("first", i64::MAX)], 1), (vec![], i64::MAX)] {
+            let changes = [change(before, vec![("first", more)]), change(vec![], vec![("first", 1)])];
+            assert!(upserts.group(changes.iter()).is_err());
+        }
+    }
 }

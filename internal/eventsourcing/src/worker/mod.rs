@@ -41,9 +41,11 @@ pub struct WorkerLimits {
     pub batch: usize,
     /// Queue messages read at once.
     pub messages: usize,
-    /// Aggregates remembered for each partition.
+    /// Aggregates remembered for each partition, about: half as many since the last time that half were forgotten. One takes some
+    /// 250 bytes and what its state has on the heap, so that 16 partitions of 2,048 are 8 MB.
     pub cached: usize,
-    /// Other aggregates that are remembered to exist. Existence never ends, so forgetting is only a matter of memory.
+    /// Other aggregates that are remembered to exist, in all: 100 bytes each. Existence never ends, so forgetting is only a matter of
+    /// memory.
     pub known: usize,
     /// An aggregate gets a snapshot whenever its version passes a multiple of this.
     pub snapshot_every: u64,
@@ -53,7 +55,7 @@ pub struct WorkerLimits {
 
 impl Default for WorkerLimits {
     fn default() -> Self {
-        Self { batch: 512, messages: 64, cached: 4096, known: 100_000, snapshot_every: 100, purge_every: 256 }
+        Self { batch: 512, messages: 64, cached: 2048, known: 50_000, snapshot_every: 100, purge_every: 256 }
     }
 }
 
