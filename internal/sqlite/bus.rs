@@ -25,7 +25,7 @@ static TAILS: Many = Many::new(
 );
 
 static PUBLISH: Many = Many::new(
-    "UPDATE relayed SET sequence = v.column3, record_id = v.column4 FROM (VALUES ",
+    "UPDATE OR FAIL relayed SET sequence = v.column3, record_id = v.column4 FROM (VALUES ",
     4,
     ") AS v WHERE relayed.partition = v.column1 AND relayed.sequence = v.column2 \
      AND EXISTS (SELECT 1 FROM records AS r WHERE r.partition = v.column1 AND r.sequence = v.column3 \

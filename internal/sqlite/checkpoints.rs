@@ -25,7 +25,7 @@ static BEGIN: Many = Many::new(
 );
 
 static ADVANCE: Many = Many::new(
-    "UPDATE checkpoints SET sequence = v.column4 FROM (VALUES ",
+    "UPDATE OR FAIL checkpoints SET sequence = v.column4 FROM (VALUES ",
     4,
     ") AS v WHERE checkpoints.reader = v.column1 AND checkpoints.partition = v.column2 \
      AND checkpoints.sequence = v.column3 RETURNING partition",

@@ -20,7 +20,7 @@ use super::sql::{Many, Values, rounds};
 use super::writer::Job;
 
 static MOVE: Many = Many::new(
-    "UPDATE partitions SET head = v.column8, queue_created_at = v.column9, queue_message = v.column10, \
+    "UPDATE OR FAIL partitions SET head = v.column8, queue_created_at = v.column9, queue_message = v.column10, \
      queue_first = v.column11, queue_index = v.column12 FROM (VALUES ",
     12,
     ") AS v WHERE partitions.partition = v.column1 AND partitions.epoch = v.column2 AND partitions.head = v.column3 \
@@ -29,7 +29,7 @@ static MOVE: Many = Many::new(
 );
 
 static RECORDS: Many = Many::new(
-    "INSERT INTO records (partition, sequence, record_id, recorded_at, aggregate_type, aggregate_id, version, \
+    "INSERT OR FAIL INTO records (partition, sequence, record_id, recorded_at, aggregate_type, aggregate_id, version, \
      event_type, schema, data, command_id, correlation_id, causation_id, actor, traceparent, last_of_command) \
      SELECT * FROM (VALUES ",
     16,
@@ -37,7 +37,7 @@ static RECORDS: Many = Many::new(
 );
 
 static INBOX: Many = Many::new(
-    "INSERT INTO inbox (command_id, fingerprint, partition, sequence, verdict) SELECT * FROM (VALUES ",
+    "INSERT OR FAIL INTO inbox (command_id, fingerprint, partition, sequence, verdict) SELECT * FROM (VALUES ",
     5,
     ") WHERE column1 IS NOT NULL",
 );

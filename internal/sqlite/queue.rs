@@ -17,7 +17,7 @@ use super::sql::{Many, Values, count, get};
 use super::writer::Job;
 
 static ENQUEUE: Many = Many::new(
-    "INSERT INTO queue (partition, payload) SELECT * FROM (VALUES ",
+    "INSERT OR FAIL INTO queue (partition, payload) SELECT * FROM (VALUES ",
     2,
     ") WHERE column1 IS NOT NULL",
 );

@@ -44,7 +44,7 @@ static MOVES: Moves = Moves {
         ") WHERE column1 IS NOT NULL ON CONFLICT DO NOTHING",
     ),
     advance: Many::new(
-        "UPDATE checkpoints SET sequence = v.column3, record_id = v.column4 FROM (VALUES ",
+        "UPDATE OR FAIL checkpoints SET sequence = v.column3, record_id = v.column4 FROM (VALUES ",
         4,
         ") AS v WHERE checkpoints.partition = v.column1 AND checkpoints.sequence = v.column2 RETURNING partition",
     ),

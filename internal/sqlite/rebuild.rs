@@ -225,6 +225,10 @@ impl Job for Index {
         run(connection, if taken { self.otherwise.clone() } else { self.create.clone() }).await
     }
 
+    fn sorts(&self) -> bool {
+        true
+    }
+
     fn committed(&self, (): &()) {}
 }
 

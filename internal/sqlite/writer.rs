@@ -23,6 +23,9 @@ const GROUP: usize = 256;
 const WAITING: usize = 1024;
 
 /// A few statements that happen together or not at all. It may be run more than once before it is committed.
+///
+/// When one of its statements fails, nothing of the group is kept, so a statement over many rows need not be able to take back
+/// what it has done so far: `OR FAIL` says so, and `SQLite` then copies no page that it changes.
 pub(super) trait Job: Send + Sync + 'static {
     /// What the caller is told after the commit.
     type Answer: Send + 'static;
@@ -30,6 +33,11 @@ pub(super) trait Job: Send + Sync + 'static {
     /// Runs the statements. The transaction around them is the writer's.
     fn run(&self, connection: &mut SqliteConnection)
     -> impl Future<Output = PortResult<Self::Answer>> + Send;
+
+    /// Whether it sorts so much that it had better be on disk: an index of a million rows would be 76 MB in memory, and no faster.
+    fn sorts(&self) -> bool {
+        false
+    }
 
     /// Called once it is on disk, before the caller is answered, in the order of the commits.
     fn committed(&self, answer: &Self::Answer);
@@ -41,6 +49,8 @@ trait Waiting: Send {
         &'a mut self,
         connection: &'a mut SqliteConnection,
     ) -> Pin<Box<dyn Future<Output = PortResult<()>> + Send + 'a>>;
+
+    fn sorts(&self) -> bool;
 
     fn finish(self: Box<Self>, result: PortResult<()>);
 }
@@ -60,6 +70,10 @@ impl<J: Job> Waiting for Pending<J> {
             self.answer = Some(self.job.run(connection).await?);
             Ok(())
         })
+    }
+
+    fn sorts(&self) -> bool {
+        self.job.sorts()
     }
 
     fn finish(self: Box<Self>, result: PortResult<()>) {
@@ -198,6 +212,11 @@ impl Task {
                 .await
                 .map_err(|error| Failed::File(PortError::Unavailable(error.to_string())))?,
         };
+        let sorts = group.iter().any(|job| job.sorts());
+        // Outside of the transaction: within, SQLite refuses it.
+        if sorts && let Err(error) = connection.execute("PRAGMA temp_store = FILE").await {
+            return Err(Failed::File(unavailable(&error)));
+        }
         if let Err(error) = connection.execute("BEGIN IMMEDIATE").await {
             // Dropping the connection closes it: whatever state it is in ends with it.
             return Err(Failed::File(unavailable(&error)));
@@ -207,7 +226,7 @@ impl Task {
                 if let Err(error) = connection.execute("ROLLBACK").await {
                     // SQLite ends the transaction by itself after some errors. A new connection has none either way.
                     tracing::debug!(%error, "no rollback: opening the file again");
-                } else {
+                } else if !sorts {
                     self.connection = Some(connection);
                 }
                 return Err(Failed::Job(error));
@@ -221,6 +240,11 @@ impl Task {
             // Once more: who asked meanwhile may have seen either state.
             (self.doubt)();
             return Err(Failed::File(unavailable(&error)));
+        }
+        if sorts && let Err(error) = connection.execute("PRAGMA temp_store = MEMORY").await {
+            // It is committed: what is left is a connection to open again.
+            tracing::debug!(%error, "temporary things stay on disk");
+            return Ok(());
         }
         self.connection = Some(connection);
         Ok(())

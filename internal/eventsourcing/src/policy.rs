@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use futures_util::future::join;
 use uuid::Uuid;
 
 use crate::assignment::Assignment;
@@ -17,7 +18,9 @@ use crate::model::{DecodeError, Entry, Model, Policies};
 use crate::mutants::{Mutant, chance, planted};
 use crate::observer::{Observer, Queued, Reacted, Reaction, Watch};
 use crate::partition::{Partition, PartitionCount, Sequence};
-use crate::ports::{CheckpointMove, Checkpoints, CommandQueue, DeadLetter, DeadLetters, EventBus, PortError};
+use crate::ports::{
+    CheckpointMove, Checkpoints, CommandQueue, DeadLetter, DeadLetters, EventBus, PortError, PortResult,
+};
 use crate::record::Record;
 use crate::relayer::{by_partition, gap_free};
 use crate::rotation::Rotation;
@@ -60,6 +63,8 @@ pub struct PolicyRunner<M, P, B, Q, C, D> {
     at: BTreeMap<Partition, Sequence>,
     /// What follows from records that were read, and is not durable yet.
     step: Option<Step>,
+    /// Checkpoints that are behind what is durable, in the order of the steps; at most one for each partition.
+    settled: Vec<CheckpointMove>,
     rotation: Rotation,
     watch: Watch,
     model: PhantomData<fn() -> M>,
@@ -104,6 +109,7 @@ where
             assignment,
             at: BTreeMap::new(),
             step: None,
+            settled: Vec::new(),
             rotation: Rotation::default(),
             watch: Watch::default(),
             model: PhantomData,
@@ -120,6 +126,8 @@ where
     async fn settle_ownership(&mut self) -> Result<(), Trouble> {
         let assigned = self.assignment.current();
         self.at.retain(|partition, _| assigned.contains(partition));
+        // Who comes back to a partition begins at what is stored, and so do its moves.
+        self.settled.retain(|step| self.at.contains_key(&step.partition));
         let new: Vec<Partition> =
             assigned.into_iter().filter(|partition| !self.at.contains_key(partition)).collect();
         if !new.is_empty() {
@@ -174,6 +182,7 @@ where
             Err(error) => {
                 // Perhaps the connection is another one now: nothing that is remembered counts behind it.
                 self.at.clear();
+                self.settled.clear();
                 return Err(error.trouble());
             }
         };
@@ -196,17 +205,20 @@ where
         Ok(Some(Step { consequences: gathering.finish(), moves, told }))
     }
 
-    /// Moves the checkpoints, when all that follows is durable: so it is right whoever owns the partitions by now.
+    /// Queues what follows, and moves the checkpoints over what followed before: all of that is durable, so it is right whoever
+    /// owns the partitions by now. The two wait for the disk together; a crash between them repeats one step.
     async fn finish(&mut self, mut step: Step) -> Result<(), Trouble> {
         if planted(Mutant::CheckpointFirst) {
-            let moved = self.checkpoints.advance(self.reader, &step.moves).await;
-            moved.map_err(PortError::trouble)?;
-            for step in &mut step.moves {
-                step.from = step.to;
-            }
+            self.save().await?;
+            self.settled = step.moves.clone();
+            step.moves.iter_mut().for_each(|step| step.from = step.to);
         }
-        let settled = step.consequences.settle(&self.queue, &self.dead_letters).await;
-        if let Err(trouble) = settled
+        let settled = std::mem::take(&mut self.settled);
+        let saved = self.checkpoints.advance(self.reader, &settled);
+        let queued = step.consequences.settle(&self.queue, &self.dead_letters);
+        let (saved, queued) = join(saved, queued).await;
+        let saved = self.saved(&settled, saved);
+        if let Err(trouble) = queued
             && !planted(Mutant::PolicySkipsAfterAnError)
         {
             self.step = Some(step);
@@ -217,13 +229,31 @@ where
             observer.reacted(&step.told);
             observer.queued(&Queued { part: Self::PART, commands: step.told.reactions.len() });
         }
-        // An answer that is lost here costs a repeat: the position is read again before anything else.
-        let moved = self.checkpoints.advance(self.reader, &step.moves).await;
-        for (index, step) in step.moves.iter().enumerate() {
-            match moved.as_ref().map(|moved| moved.get(index)) {
-                Ok(Some(true)) => {
-                    self.at.insert(step.partition, step.to);
-                }
+        // Of a partition that was lost meanwhile nothing is remembered, and its place is not ours to move.
+        for step in step.moves {
+            if let Some(at) = self.at.get_mut(&step.partition) {
+                *at = step.to;
+                self.settled.push(step);
+            }
+        }
+        saved
+    }
+
+    /// Moves the checkpoints over all that is durable.
+    async fn save(&mut self) -> Result<(), Trouble> {
+        let settled = std::mem::take(&mut self.settled);
+        if settled.is_empty() {
+            return Ok(());
+        }
+        let saved = self.checkpoints.advance(self.reader, &settled).await;
+        self.saved(&settled, saved)
+    }
+
+    /// What became of the checkpoints. An answer that is lost costs a repeat: the position is read again before anything else.
+    fn saved(&mut self, moves: &[CheckpointMove], answers: PortResult<Vec<bool>>) -> Result<(), Trouble> {
+        for (index, step) in moves.iter().enumerate() {
+            match answers.as_ref().map(|answers| answers.get(index)) {
+                Ok(Some(true)) => {}
                 Ok(Some(false) | None) => {
                     tracing::warn!(partition = %step.partition, "another policy runner owns the partition: dropped it");
                     self.watch.fenced(Self::PART, step.partition);
@@ -235,7 +265,7 @@ where
                 }
             }
         }
-        moved.map(|_| ()).map_err(PortError::trouble)
+        answers.map(|_| ()).map_err(PortError::trouble)
     }
 }
 
@@ -261,7 +291,7 @@ where
         };
         match step {
             Some(step) => self.finish(step).await.map(|()| Progress::Worked),
-            None => Ok(Progress::Idle),
+            None => self.save().await.map(|()| Progress::Idle),
         }
     }
 }
