@@ -76,9 +76,15 @@ impl Changes {
             let has_begun = self.live.has_begun();
             match self.live.next().await? {
                 Rows::Invoices(invoices) => {
-                    invoices.into_iter().for_each(|invoice| self.order.invoice(invoice));
+                    for invoice in invoices {
+                        self.order.invoice(invoice);
+                    }
                 }
-                Rows::Bids(bids) => bids.into_iter().for_each(|bid| self.order.bid(bid, has_begun)),
+                Rows::Bids(bids) => {
+                    for bid in bids {
+                        self.order.bid(bid, has_begun);
+                    }
+                }
             }
         }
     }
