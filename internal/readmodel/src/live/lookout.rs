@@ -26,11 +26,11 @@ pub(super) struct Place {
     pub(super) log: u64,
 }
 
-/// The answer that was found last.
+/// The answer that was found last, also where it is that there is none: a store that is down is not asked by one after the other.
 struct Found {
     /// It was looked for after all those had asked whose numbers are smaller.
     before: u64,
-    place: Arc<Place>,
+    answer: Result<Arc<Place>, LiveError>,
 }
 
 /// The store of the read models, as all watches of a process share it.
@@ -46,7 +46,7 @@ pub(super) struct Lookout<S> {
 impl<S: ReadModels> Lookout<S> {
     /// Over this store, of which at most so many pages are read at a time.
     pub(super) fn new(store: Arc<S>, partitions: PartitionCount, reads: usize) -> Self {
-        let found = Mutex::new(Found { before: 0, place: Arc::default() });
+        let found = Mutex::new(Found { before: 0, answer: Ok(Arc::default()) });
         let (next, reads) = (AtomicU64::new(0), Semaphore::new(reads.max(1)));
         Self { store, partitions: partitions.all().collect(), next, found, reads }
     }
@@ -62,10 +62,10 @@ impl<S: ReadModels> Lookout<S> {
         let mut found = self.found.lock().await;
         if found.before <= number {
             let before = self.next.load(Ordering::Acquire);
-            let place = Arc::new(self.look().await?);
-            *found = Found { before, place };
+            let answer = self.look().await.map(Arc::new);
+            *found = Found { before, answer };
         }
-        Ok(Arc::clone(&found.place))
+        found.answer.clone()
     }
 
     async fn look(&self) -> Result<Place, LiveError> {

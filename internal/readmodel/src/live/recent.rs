@@ -7,6 +7,7 @@
 //! below the floor reads the bus by itself until it is inside.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use domain::live::LiveError;
@@ -92,15 +93,25 @@ pub(super) struct Recent<B> {
     most: usize,
     /// In the order of the partitions. Held for as long as it takes to look at some of it, and never while anybody waits.
     rings: RwLock<Vec<Ring>>,
-    /// Whoever reads on.
-    reader: Mutex<()>,
+    /// The number of the next who wants to read on.
+    next: AtomicU64,
+    /// Whoever reads on, and what went wrong the last time: a bus that is down is not asked by one after the other.
+    reader: Mutex<Failed>,
+}
+
+/// Why a read has failed, if it has.
+#[derive(Debug, Default)]
+struct Failed {
+    /// It began after all those wanted to read whose numbers are smaller.
+    before: u64,
+    error: Option<LiveError>,
 }
 
 impl<B: EventBus> Recent<B> {
     /// Of so many records of each partition.
     pub(super) fn new(bus: Arc<B>, partitions: usize, most: usize) -> Self {
         let rings = RwLock::new(std::iter::repeat_with(Ring::default).take(partitions).collect());
-        Self { bus, most: most.max(1), rings, reader: Mutex::new(()) }
+        Self { bus, most: most.max(1), rings, next: AtomicU64::new(0), reader: Mutex::default() }
     }
 
     /// The bus that it is read from.
@@ -174,7 +185,11 @@ impl<B: EventBus> Recent<B> {
     /// Reads what the bus has behind these places, up to which everything was told, unless somebody has done so meanwhile.
     /// Whether there is any more.
     pub(super) async fn read_on(&self, after: &[(Partition, Sequence)]) -> Result<bool, LiveError> {
+        let number = self.next.fetch_add(1, Ordering::AcqRel);
         let reader = self.reader.lock().await;
+        if let Some(error) = reader.error.as_ref().filter(|_| reader.before > number) {
+            return Err(error.clone());
+        }
         let is_known = |(partition, at): &(Partition, Sequence)| {
             let rings = self.rings();
             rings.get(usize::from(partition.index())).is_some_and(|ring| ring.floor > *at || ring.end() > *at)
@@ -187,9 +202,16 @@ impl<B: EventBus> Recent<B> {
 
     async fn read(
         &self,
-        _reader: MutexGuard<'_, ()>,
+        mut reader: MutexGuard<'_, Failed>,
         after: &[(Partition, Sequence)],
     ) -> Result<bool, LiveError> {
+        let before = self.next.load(Ordering::Acquire);
+        let any = self.read_for_all(after).await;
+        *reader = Failed { before, error: any.as_ref().err().cloned() };
+        any
+    }
+
+    async fn read_for_all(&self, after: &[(Partition, Sequence)]) -> Result<bool, LiveError> {
         let readings = self.begin(after);
         // The last one again: whether it is still the same.
         let from = |reading: &Reading| match reading.last {

@@ -183,3 +183,35 @@ fn few_pages_are_read_at_a_time() {
     drop(second);
     assert!((0..100).any(|_| matches!(third.as_mut().poll(&mut context), Poll::Ready(Ok(_)))));
 }
+
+#[test]
+fn a_store_and_a_bus_that_are_down_are_not_asked_by_one_after_the_other() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let fail = move |_: Call| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        Fault::Fail
+    };
+    let models = MemoryReadModels::new(TABLES).interfered(Arc::new(fail.clone()));
+    let lookout = Lookout::new(Arc::new(models), partitions(), 1);
+    let (platform, _, partition) = with_changes(3);
+    let recent = Recent::new(Arc::new(platform.bus.interfered(Arc::new(fail))), 4, 4);
+    let place = [(partition, Sequence::ZERO)];
+    let mut looks: Vec<_> = (0..100).map(|_| Box::pin(lookout.projected())).collect();
+    let mut reads: Vec<_> = (0..100).map(|_| Box::pin(recent.read_on(&place))).collect();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut failed = 0;
+    for _ in 0..1000 {
+        let mut is_waiting = |answer: Poll<bool>| match answer {
+            Poll::Pending => true,
+            Poll::Ready(is_error) => {
+                failed += usize::from(is_error);
+                false
+            }
+        };
+        looks.retain_mut(|one| is_waiting(one.as_mut().poll(&mut context).map(|answer| answer.is_err())));
+        reads.retain_mut(|one| is_waiting(one.as_mut().poll(&mut context).map(|answer| answer.is_err())));
+    }
+    assert_eq!(failed, 200, "everybody is told");
+    assert!(calls.load(Ordering::Relaxed) <= 4, "{calls:?} calls for two hundred");
+}
