@@ -5,7 +5,7 @@
 //! - the saga: [`issuer_registered`], [`investor_registered`], [`sell_invoice`], [`bid_on_invoice`],
 //!   [`approve_financing`], [`reverse_financing`]; many at once: [`race`]
 //! - what a client may rely on: [`queries`], [`live_queries`], [`read_your_writes`], [`idempotence`], [`refusals`], [`bad_input`],
-//!   [`services`], [`shell`], [`demo`], [`story`]
+//!   [`services`], [`shell`], [`watch`], [`demo`], [`story`]
 //! - what an operator may rely on: [`start`], [`stop`], [`crash`], [`dead_letters`], [`populate`], [`verify`], [`rebuild`], [`bench`],
 //!   [`telemetry`]
 //! - what an engineer may rely on: [`architecture`], [`documents`], [`compose`]
@@ -55,3 +55,4 @@ mod stop;
 mod story;
 mod telemetry;
 mod verify;
+mod watch;

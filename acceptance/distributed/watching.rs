@@ -1,6 +1,8 @@
-//! A live query whose process dies: another goes on with it.
+//! A live query whose process dies: another goes on with it, and so does the shell's watch when the same comes back.
 
 use std::collections::BTreeMap;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use crate::cluster::{Cluster, Kind};
 use crate::harness::proto::query_service_client::QueryServiceClient;
@@ -63,4 +65,48 @@ async fn another_process_goes_on_with_a_watch() {
     follow(&addresses[1], token, &mut seen, ended).await;
     assert_eq!(seen.len(), BIDS);
     println!("{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shell_goes_on_when_the_process_comes_back() {
+    // given
+    let mut cluster = Cluster::start(|_| 1).await;
+    let platform = cluster.platform().await;
+    let issuer_id = platform.issuer().await;
+    let investor_id = platform.investor(eur(1000, 0)).await;
+    let invoice_id = platform.sell(&issuer_id, eur(10, 0)).await.id;
+    let mut watch = tokio::process::Command::new(env!("CARGO_BIN_EXE_financing"))
+        .env_clear()
+        .env("FINANCING_QUERY_ADDR", &cluster.addresses(Kind::Queries)[0])
+        .args(["watch", &invoice_id])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut said = vec![in_time("a line", lines.next_line()).await.unwrap().unwrap()];
+
+    // when everything happens while nobody answers
+    cluster.replica("queries-1").kill().await;
+    let mut errors = BufReader::new(watch.stderr.take().unwrap());
+    let mut told = String::new();
+    in_time("the person is told", errors.read_line(&mut told)).await.unwrap();
+    platform.bid(&investor_id, &invoice_id, eur(12, 0)).await.unwrap();
+    while platform.approve(&invoice_id).await.is_err() {
+        // The bid has not reached the invoice yet.
+    }
+    let queries = cluster.replica("queries-1");
+    queries.begin();
+    queries.ready().await;
+
+    // then
+    while let Some(line) = in_time("a line", lines.next_line()).await.unwrap() {
+        said.push(line);
+    }
+    assert!(in_time("the watch ends", watch.wait()).await.unwrap().success());
+    in_time("all that it says", errors.read_to_string(&mut told)).await.unwrap();
+    assert_eq!(told.lines().count(), 1, "{told}");
+    let times = |words: &str| said.iter().filter(|line| line.contains(words)).count();
+    assert_eq!((times("AVAILABLE"), times("APPROVED"), times("COMMITTED")), (1, 1, 1), "{said:#?}");
 }

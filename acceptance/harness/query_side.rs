@@ -134,7 +134,7 @@ impl QuerySide {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let sources = Sources {
             queries: ReadModelQueries::new(models.clone()),
-            live: LiveReadModels::new(models.clone(), bus.clone(), Self::PARTITIONS),
+            live: LiveReadModels::new(models.clone(), bus.clone(), Self::PARTITIONS, 1),
             bus: bus.clone(),
             partitions: Self::PARTITIONS,
             projected: models.projected().clone(),

@@ -134,7 +134,8 @@ fn sources(stores: &Stores) -> EmbeddedSources {
     let (platform, read_models) = (stores.platform(), stores.read_models());
     Sources {
         queries: ReadModelQueries::new(read_models.clone()),
-        live: LiveReadModels::new(read_models.clone(), platform.watched_bus(), stores.partitions()),
+        // Of three connections one is left to those who ask once, also while watches look and read.
+        live: LiveReadModels::new(read_models.clone(), platform.watched_bus(), stores.partitions(), 1),
         bus: platform.watched_bus(),
         partitions: stores.partitions(),
         projected: read_models.projected().clone(),

@@ -26,11 +26,7 @@ pub struct FinancingProjection;
 
 impl Projection<Financing> for FinancingProjection {
     fn project(&self, record: &Record, entry: &Entry<Financing>) -> Vec<RowChange> {
-        let mut changes = match entry {
-            Entry::Fact(event) => on_fact(event),
-            Entry::Refused { command, refusal } => on_refusal(command, refusal.code()),
-            Entry::Unchanged { .. } | Entry::Dead | Entry::Discarded => Vec::new(),
-        };
+        let mut changes = business(entry);
         // A command's row is there when all of its facts are.
         if record.last_of_command {
             let row = outcome(record, entry);
@@ -39,6 +35,15 @@ impl Projection<Financing> for FinancingProjection {
         }
         changes.extend(expected(record, entry));
         changes
+    }
+}
+
+/// What a record changes in any table but that of the commands.
+pub(crate) fn business(entry: &Entry<Financing>) -> Vec<RowChange> {
+    match entry {
+        Entry::Fact(event) => on_fact(event),
+        Entry::Refused { command, refusal } => on_refusal(command, refusal.code()),
+        Entry::Unchanged { .. } | Entry::Dead | Entry::Discarded => Vec::new(),
     }
 }
 

@@ -45,7 +45,12 @@ pub async fn run(settings: QueriesSettings) -> Result<(), String> {
     let bus = NatsBus::for_watchers(&nats);
     let sources = Sources {
         queries: ReadModelQueries::new(models.clone()),
-        live: LiveReadModels::new(models.clone(), bus.clone(), common.partitions),
+        live: LiveReadModels::new(
+            models.clone(),
+            bus.clone(),
+            common.partitions,
+            reads_of_watches(&settings),
+        ),
         relayed: bus.bells().clone(),
         bus,
         partitions: common.partitions,
@@ -70,6 +75,11 @@ pub async fn run(settings: QueriesSettings) -> Result<(), String> {
     ended?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// How many pages of rows watches may read at a time: a quarter of the connections, so that most are left to those who ask once.
+fn reads_of_watches(settings: &QueriesSettings) -> usize {
+    usize::try_from(settings.database.query_database_connections / 4).unwrap_or(usize::MAX)
 }
 
 /// How durable a command is when it is answered, as far as a client of NATS can know.

@@ -1,9 +1,10 @@
 //! `financing watch`: an invoice or a bid until it settles.
 //!
-//! The rule this module protects: who watches sees where it stands, and then every change that the platform shows, in its order;
-//! and it ends by itself where nothing can follow any more.
+//! The rule this module protects: who watches sees where it stands, and then every change that the platform shows, in its order
+//! and once, also over a platform that is started again; and it ends by itself where nothing can follow any more.
 
 mod changes;
+mod live;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -37,7 +38,8 @@ pub enum Until {
 #[derive(Debug, Clone, Args)]
 #[command(
     long_about = "Watch an invoice or a bid until it settles: where it stands, and then a line for every change, with the time \
-                  since the line before.\n\nctrl-c ends it. Exits with 1 when --timeout comes first.",
+                  since the line before.\n\nWhere the platform goes away, it is waited for, and the watch goes on where it \
+                  was. ctrl-c ends it. Exits with 1 when --timeout comes first.",
     after_help = "Examples:\n  \
     financing watch $INVOICE\n  \
     financing watch $BID --until won --timeout 10s\n  \
@@ -109,13 +111,13 @@ impl Known {
             Until::Settled => settle::is_settled(status),
         };
         let Some((status, winner)) = &self.invoice else { return self.bids.values().copied().any(is_over) };
-        let of_winner = || winner.as_ref().and_then(|winner| self.bids.get(winner)).copied();
         match (until, status) {
             (_, InvoiceStatus::Unspecified | InvoiceStatus::Available)
             | (Until::Settled, InvoiceStatus::Financed) => false,
-            (Until::Won, InvoiceStatus::Financed | InvoiceStatus::Approved | InvoiceStatus::Reversed) => true,
-            (Until::Settled, InvoiceStatus::Approved | InvoiceStatus::Reversed) => {
-                of_winner().is_some_and(is_over)
+            // What it says of the bid comes from elsewhere, a moment before or after.
+            (Until::Won, InvoiceStatus::Financed)
+            | (Until::Won | Until::Settled, InvoiceStatus::Approved | InvoiceStatus::Reversed) => {
+                winner.as_ref().and_then(|winner| self.bids.get(winner)).copied().is_some_and(is_over)
             }
         }
     }
@@ -139,7 +141,7 @@ pub(super) async fn run(arguments: WatchArguments) -> Result<String, Failure> {
 
 async fn watch(arguments: WatchArguments) -> Result<String, Failure> {
     let WatchArguments { id, until, token, json, platform, .. } = arguments;
-    let mut changes = Changes::of(&platform, id, &token).await?;
+    let mut changes = Changes::of(platform, id, &token).await?;
     let mut known = Known::default();
     let mut last: Option<Timestamp> = None;
     loop {
@@ -219,10 +221,11 @@ mod tests {
         known.learn(&bid("other", BidStatus::Released));
         assert!(!known.is_over(Until::Won));
         known.learn(&invoice(InvoiceStatus::Financed, Some("winner")));
+        assert!(!known.is_over(Until::Won), "the bid's line is still to come");
+        known.learn(&bid("winner", BidStatus::Won));
         assert!(known.is_over(Until::Won) && !known.is_over(Until::Settled));
         known.learn(&invoice(InvoiceStatus::Approved, Some("winner")));
-        known.learn(&bid("winner", BidStatus::Won));
-        assert!(!known.is_over(Until::Settled));
+        assert!(known.is_over(Until::Won) && !known.is_over(Until::Settled));
         known.learn(&bid("winner", BidStatus::Committed));
         assert!(known.is_over(Until::Settled));
     }

@@ -3,28 +3,19 @@
 //! The rule this module protects: exactly what the projection changes in the table, of every record between two places, and of
 //! no other. A key is known only with its record's place, so that it is clear on which side of a place the change lies.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use domain::financing::Financing;
 use domain::live::LiveError;
-use eventsourcing::model::Projection as _;
 use eventsourcing::partition::{Partition, Sequence};
-use eventsourcing::ports::{EventBus, PortError};
-use eventsourcing::record::Record;
+use eventsourcing::ports::EventBus;
 use uuid::Uuid;
 
-use crate::projection::FinancingProjection;
-
-/// Records that are read at a time.
-const READ: usize = 1024;
-
-/// Changes that are held at most beyond the place that was asked for.
-const MOST_AHEAD: usize = 4096;
+use super::recent::{READ, Recent, Told, follows, unreadable};
+use super::touched;
 
 /// What the bus says was changed, in the order of each partition.
 pub(super) struct Changed<B> {
-    bus: Arc<B>,
+    recent: Arc<Recent<B>>,
     table: &'static str,
     /// In the order of the partitions.
     lanes: Vec<Lane>,
@@ -32,34 +23,35 @@ pub(super) struct Changed<B> {
     most: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Lane {
     partition: Partition,
-    /// The last record that was read.
-    read: Sequence,
-    /// What was read, and not taken.
-    ahead: VecDeque<(Sequence, Uuid)>,
+    /// The last record of which all was taken.
+    taken: Sequence,
+}
+
+impl Lane {
+    const fn place(&self) -> (Partition, Sequence) {
+        (self.partition, self.taken)
+    }
 }
 
 impl<B: EventBus> Changed<B> {
     /// Changes of this table after these places; at most so many records of them.
     pub(super) fn after(
-        bus: Arc<B>,
+        recent: Arc<Recent<B>>,
         table: &'static str,
         places: impl IntoIterator<Item = (Partition, Sequence)>,
         most: u64,
     ) -> Self {
-        let lane = |(partition, at)| Lane { partition, read: at, ahead: VecDeque::new() };
-        Self { bus, table, lanes: places.into_iter().map(lane).collect(), most }
+        let lane = |(partition, at)| Lane { partition, taken: at };
+        Self { recent, table, lanes: places.into_iter().map(lane).collect(), most }
     }
 
-    /// Reads some of what the bus has beyond what is known, so that it need not be read between two looks at the store.
+    /// Has some of what the bus has beyond what is known read, so that it need not be read between two looks at the store.
     pub(super) async fn look_ahead(&mut self) -> Result<(), LiveError> {
-        if self.lanes.iter().map(|lane| lane.ahead.len()).sum::<usize>() < MOST_AHEAD {
-            let after: Vec<_> = self.lanes.iter().map(|lane| (lane.partition, lane.read)).collect();
-            self.read(&after).await?;
-        }
-        Ok(())
+        let after: Vec<_> = self.lanes.iter().map(Lane::place).collect();
+        self.recent.look_ahead(&after).await
     }
 
     /// The keys that were changed up to these places, and not taken before. Whoever takes them says whether there is room for
@@ -69,62 +61,61 @@ impl<B: EventBus> Changed<B> {
         up_to: &[Sequence],
         mut take: impl FnMut(Uuid) -> bool,
     ) -> Result<(), LiveError> {
-        let unread = |lane: &Lane, to: Sequence| to.get().saturating_sub(lane.read.get());
-        let missing: u64 = self.lanes.iter().zip(up_to).map(|(lane, to)| unread(lane, *to)).sum();
+        let unread = |(lane, to): (&Lane, &Sequence)| to.get().saturating_sub(lane.taken.get());
+        let missing: u64 = self.lanes.iter().zip(up_to).map(unread).sum();
         if missing > self.most {
             return Err(LiveError::TooFarBehind);
         }
         loop {
-            // What was read is taken before more is: only keys are held, however many records they are of.
-            if !self.drain(up_to, &mut take) {
-                return Err(LiveError::TooFarBehind);
+            // What is known is taken before more is read: only keys are held, however many records they are of.
+            let (mut below, mut at_the_end) = (Vec::new(), Vec::new());
+            for (index, (lane, to)) in self.lanes.iter_mut().zip(up_to).enumerate() {
+                if lane.taken >= *to {
+                    continue;
+                }
+                match self.recent.tell(lane.partition, (lane.taken, *to), self.table, &mut take) {
+                    Told::Full => return Err(LiveError::TooFarBehind),
+                    Told::Below => below.push((index, *to)),
+                    Told::UpTo(told) => {
+                        lane.taken = told;
+                        at_the_end.extend((told < *to).then(|| lane.place()));
+                    }
+                }
             }
-            let behind = self.lanes.iter().zip(up_to).filter(|(lane, to)| lane.read < **to);
-            let behind: Vec<_> = behind.map(|(lane, _)| (lane.partition, lane.read)).collect();
-            if behind.is_empty() {
+            if below.is_empty() && at_the_end.is_empty() {
                 return Ok(());
             }
-            if !self.read(&behind).await? {
+            let alone = !below.is_empty() && self.read_alone(&below, &mut take).await?;
+            let together = !at_the_end.is_empty() && self.recent.read_on(&at_the_end).await?;
+            if !alone && !together {
                 // It reaches its readers one after the other; or it lost its end, and is being filled again.
                 return Err(LiveError::NotYet);
             }
         }
     }
 
-    /// Takes of what was read what is not beyond these places. Whether there was room for all of it.
-    fn drain(&mut self, up_to: &[Sequence], take: &mut impl FnMut(Uuid) -> bool) -> bool {
-        for (lane, to) in self.lanes.iter_mut().zip(up_to) {
-            while let Some((_, key)) = lane.ahead.pop_front_if(|(sequence, _)| *sequence <= *to) {
-                if !take(key) {
-                    return false;
+    /// Reads some of what the others have behind them. Whether there was any.
+    async fn read_alone(
+        &mut self,
+        below: &[(usize, Sequence)],
+        take: &mut impl FnMut(Uuid) -> bool,
+    ) -> Result<bool, LiveError> {
+        let after: Vec<_> =
+            below.iter().filter_map(|(index, _)| self.lanes.get(*index).map(Lane::place)).collect();
+        let records = self.recent.bus().read(&after, READ).await.map_err(LiveError::Unheard)?;
+        for (index, to) in below {
+            let Some(lane) = self.lanes.get_mut(*index) else { continue };
+            let of_lane = records.iter().filter(|record| record.partition == lane.partition);
+            for record in of_lane.take_while(|record| record.sequence <= *to) {
+                let sequence = follows(record, lane.taken)?;
+                let rows =
+                    touched::rows_of(self.table, record).map_err(|error| unreadable(record, &error))?;
+                if !rows.into_iter().all(|(_, key)| take(key)) {
+                    return Err(LiveError::TooFarBehind);
                 }
+                lane.taken = sequence;
             }
-            lane.ahead.shrink_to(READ);
-        }
-        true
-    }
-
-    /// Whether the bus had any more.
-    async fn read(&mut self, after: &[(Partition, Sequence)]) -> Result<bool, LiveError> {
-        let records = self.bus.read(after, READ).await.map_err(LiveError::Unheard)?;
-        for record in &records {
-            let broken = |reason: String| LiveError::Unheard(PortError::Broken(reason));
-            let lane = self.lanes.get_mut(usize::from(record.partition.index()));
-            let lane = lane
-                .filter(|lane| lane.partition == record.partition && lane.read.next() == record.sequence)
-                .ok_or_else(|| broken(format!("the bus does not go on with {}", record.position())))?;
-            let keys = keys(record, self.table)
-                .map_err(|error| broken(format!("record {} cannot be read: {error}", record.position())))?;
-            lane.ahead.extend(keys.into_iter().map(|key| (record.sequence, key)));
-            lane.read = record.sequence;
         }
         Ok(!records.is_empty())
     }
-}
-
-/// The rows of the table that the record has changed.
-fn keys(record: &Record, table: &str) -> Result<BTreeSet<Uuid>, eventsourcing::model::DecodeError> {
-    let entry = record.entry::<Financing>()?;
-    let changes = FinancingProjection.project(record, &entry);
-    Ok(changes.into_iter().filter(|change| change.table == table).map(|change| change.key).collect())
 }

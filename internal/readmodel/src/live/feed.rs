@@ -16,23 +16,16 @@ use std::sync::Arc;
 
 use domain::live::{Delivery, LiveError, LiveRows, Resume, UnderWay};
 use domain::views::QueryError;
-use eventsourcing::outcome::Fingerprint;
-use eventsourcing::partition::{Partition, PartitionCount, Sequence};
+use eventsourcing::partition::Sequence;
 use eventsourcing::ports::{EventBus, PortError, ReadModels, Row, RowQuery};
 use uuid::Uuid;
 
 use super::changed::Changed;
+use super::lookout::{Lookout, Place, fingerprint};
+use super::recent::Recent;
 use super::told::Told;
 use super::{Bounds, Watched};
-use crate::queries::{Fields, failed};
-
-/// A place in the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
-    /// In the order of the partitions.
-    at: Vec<Sequence>,
-    log: u64,
-}
+use crate::queries::Fields;
 
 /// A batch that is being delivered.
 #[derive(Debug)]
@@ -55,7 +48,7 @@ struct Page {
 
 /// What a watch knows once it has begun.
 struct Standing<B> {
-    place: Place,
+    place: Arc<Place>,
     batch: Option<Batch>,
     changed: Changed<B>,
     /// What was changed since the place: it comes with the next batch.
@@ -65,9 +58,8 @@ struct Standing<B> {
 
 /// A watch.
 pub(super) struct Feed<S, B, V> {
-    store: Arc<S>,
-    bus: Arc<B>,
-    partitions: Vec<Partition>,
+    lookout: Arc<Lookout<S>>,
+    recent: Arc<Recent<B>>,
     watched: Watched<V>,
     ids: BTreeSet<Uuid>,
     bounds: Bounds,
@@ -79,42 +71,26 @@ pub(super) struct Feed<S, B, V> {
 impl<S: ReadModels, B: EventBus, V> Feed<S, B, V> {
     /// From where somebody has stopped, or from the beginning.
     pub(super) fn new(
-        store: Arc<S>,
-        bus: Arc<B>,
-        partitions: PartitionCount,
+        lookout: Arc<Lookout<S>>,
+        recent: Arc<Recent<B>>,
         watched: Watched<V>,
         from: Option<Resume>,
         bounds: Bounds,
     ) -> Self {
         let ids = watched.ids.iter().copied().collect();
-        let partitions = partitions.all().collect();
-        Self { store, bus, partitions, watched, ids, bounds, from, standing: None, told: Told::default() }
-    }
-
-    /// How far the projection has come.
-    async fn projected(&self) -> Result<Place, LiveError> {
-        let projected = self.store.checkpoints(&self.partitions).await.map_err(failed)?;
-        let mut at = vec![Sequence::ZERO; self.partitions.len()];
-        let mut ids = vec![None; self.partitions.len()];
-        for (partition, projected) in projected {
-            let index = usize::from(partition.index());
-            if let (Some(at), Some(id)) = (at.get_mut(index), ids.get_mut(index)) {
-                (*at, *id) = (projected.sequence, projected.record_id);
-            }
-        }
-        Ok(Place { at, log: fingerprint(&ids) })
+        Self { lookout, recent, watched, ids, bounds, from, standing: None, told: Told::default() }
     }
 
     /// The fingerprint of the records that the bus has at these places.
     async fn heard_at(&self, at: &[Sequence]) -> Result<u64, LiveError> {
         let mut ids = Vec::with_capacity(at.len());
-        for (partition, sequence) in self.partitions.iter().zip(at) {
+        for (partition, sequence) in self.lookout.partitions().iter().zip(at) {
             let Some(before) = sequence.get().checked_sub(1) else {
                 ids.push(None);
                 continue;
             };
             let after = [(*partition, Sequence::new(before))];
-            let records = self.bus.read(&after, 1).await.map_err(LiveError::Unheard)?;
+            let records = self.recent.bus().read(&after, 1).await.map_err(LiveError::Unheard)?;
             let record = records.first().ok_or(LiveError::NotYet)?;
             ids.push(Some(record.record_id));
         }
@@ -122,8 +98,8 @@ impl<S: ReadModels, B: EventBus, V> Feed<S, B, V> {
     }
 
     fn changed_after(&self, places: &[Sequence]) -> Changed<B> {
-        let places = self.partitions.iter().copied().zip(places.iter().copied());
-        Changed::after(Arc::clone(&self.bus), self.watched.table.name, places, self.bounds.records)
+        let places = self.lookout.partitions().iter().copied().zip(places.iter().copied());
+        Changed::after(Arc::clone(&self.recent), self.watched.table.name, places, self.bounds.records)
     }
 
     /// The first batch: every row, or those that are named, behind a key.
@@ -133,12 +109,12 @@ impl<S: ReadModels, B: EventBus, V> Feed<S, B, V> {
     }
 
     async fn stand(&self, from: Option<Resume>) -> Result<Standing<B>, LiveError> {
-        let now = self.projected().await?;
+        let now = self.lookout.projected().await?;
         let Some(Resume { at, log, under_way, complete }) = from else {
             let (changed, batch) = (self.changed_after(&now.at), Some(self.snapshot(None, false)));
             return Ok(Standing { place: now, batch, changed, later: BTreeSet::new(), complete: false });
         };
-        if at.len() != self.partitions.len() || !precedes(&at, &now.at) || self.heard_at(&at).await? != log {
+        if at.len() != now.at.len() || !precedes(&at, &now.at) || self.heard_at(&at).await? != log {
             return Err(LiveError::Astray);
         }
         let (changed, batch) = match under_way {
@@ -156,7 +132,8 @@ impl<S: ReadModels, B: EventBus, V> Feed<S, B, V> {
                 (changed, Some(Batch { since: Some(since), keys, after: Some(after), left }))
             }
         };
-        Ok(Standing { place: Place { at, log }, batch, changed, later: BTreeSet::new(), complete })
+        let place = Arc::new(Place { at, ids: Vec::new(), log });
+        Ok(Standing { place, batch, changed, later: BTreeSet::new(), complete })
     }
 
     /// A key among those that are watched. Whether no more are held than may be, with those that are held elsewhere.
@@ -168,11 +145,12 @@ impl<S: ReadModels, B: EventBus, V> Feed<S, B, V> {
     }
 
     /// Learns what was changed up to where the projection is now, and answers with that place.
-    async fn catch_up(&self, standing: &mut Standing<B>) -> Result<Place, LiveError> {
-        let now = self.projected().await?;
+    async fn catch_up(&self, standing: &mut Standing<B>) -> Result<Arc<Place>, LiveError> {
+        let now = self.lookout.projected().await?;
         if !precedes(&standing.place.at, &now.at) {
             return Err(LiveError::Astray);
         }
+        self.recent.agree_with(&now);
         let Standing { changed, later, batch, .. } = standing;
         let held = batch.as_ref().and_then(|batch| batch.keys.as_ref()).map_or(0, BTreeSet::len);
         changed.take(&now.at, |key| self.collect(later, key, held)).await?;
@@ -184,12 +162,13 @@ impl<S: ReadModels, B: EventBus, V> Feed<S, B, V> {
         // First what the bus has, so that little time passes between the looks at the store, and few rows change meanwhile.
         standing.changed.look_ahead().await?;
         let now = self.catch_up(standing).await?;
-        let since = std::mem::replace(&mut standing.place, now).at;
+        let since = std::mem::replace(&mut standing.place, now);
         let keys = std::mem::take(&mut standing.later);
         if keys.is_empty() {
             standing.complete = true;
         } else {
-            standing.batch = Some(Batch { since: Some(since), keys: Some(keys), after: None, left: false });
+            let since = Some(since.at.clone());
+            standing.batch = Some(Batch { since, keys: Some(keys), after: None, left: false });
         }
         Ok(())
     }
@@ -209,7 +188,7 @@ impl<S: ReadModels, B: EventBus, V> Feed<S, B, V> {
             keys: keys.clone(),
             limit: self.bounds.page,
         };
-        let rows = self.store.rows(&query).await.map_err(failed)?;
+        let rows = self.lookout.rows(&query).await?;
         let (is_last, last) = match (&batch.keys, &keys) {
             (Some(all), Some(keys)) => (keys.len() >= all.len(), keys.last().copied()),
             (None, _) | (_, None) => (rows.len() < limit, rows.last().map(|row| row.key)),
@@ -239,7 +218,7 @@ impl<B> Standing<B> {
     }
 
     fn resume(&self) -> Resume {
-        let Place { at, log } = self.place.clone();
+        let (at, log) = (self.place.at.clone(), self.place.log);
         let under_way = self.batch.as_ref().and_then(|batch| {
             let (since, after) = (batch.since.clone(), batch.after?);
             Some(UnderWay { since, after, left: batch.left })
@@ -304,11 +283,4 @@ fn behind(keys: &BTreeSet<Uuid>, after: Option<Uuid>) -> BTreeSet<Uuid> {
 /// Whether one place is nowhere behind another.
 fn precedes(one: &[Sequence], other: &[Sequence]) -> bool {
     one.iter().zip(other).all(|(one, other)| one <= other)
-}
-
-/// Of the records at a place.
-fn fingerprint(ids: &[Option<Uuid>]) -> u64 {
-    let bytes: Vec<u8> = ids.iter().flat_map(|id| id.unwrap_or_default().into_bytes()).collect();
-    let Fingerprint(digest) = Fingerprint::of(&bytes);
-    digest.iter().take(8).fold(0, |value, byte| value << 8 | u64::from(*byte))
 }

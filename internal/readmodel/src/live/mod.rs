@@ -6,14 +6,18 @@
 //! # Layout
 //!
 //! - [`feed`]: the batches, and why no state is missing and none comes twice
-//! - [`changed`]: the keys that records have changed
+//! - [`changed`]: the keys that records have changed; [`touched`]: those of one record
 //! - [`told`]: what was delivered last
+//! - what all watches of a process share: [`recent`], what the last records have changed, and [`lookout`], the store
 
 mod changed;
 mod feed;
+mod lookout;
+mod recent;
 #[cfg(test)]
 mod tests;
 mod told;
+mod touched;
 
 use std::sync::Arc;
 
@@ -27,6 +31,11 @@ use uuid::Uuid;
 use crate::queries::{Read, bid, by_id, investor, invoice};
 use crate::tables::{BIDS, INVESTORS, INVOICES};
 use feed::Feed;
+use lookout::Lookout;
+use recent::Recent;
+
+/// How many records are remembered that were read last, of all partitions together: some four megabytes.
+const RECENT: usize = 32 * 1024;
 
 /// How much a watch may hold.
 #[derive(Debug, Clone, Copy)]
@@ -57,21 +66,24 @@ struct Watched<V> {
 
 /// The live queries, over a store of read models and the bus that they are projected from.
 pub struct LiveReadModels<S, B> {
-    store: Arc<S>,
-    bus: Arc<B>,
-    partitions: PartitionCount,
+    lookout: Arc<Lookout<S>>,
+    recent: Arc<Recent<B>>,
     bounds: Bounds,
 }
 
 impl<S: ReadModels, B: EventBus> LiveReadModels<S, B> {
-    /// Over this store and this bus, of which nothing has to be proven: it is read at any number of positions.
-    pub fn new(store: S, bus: B, partitions: PartitionCount) -> Self {
-        Self { store: Arc::new(store), bus: Arc::new(bus), partitions, bounds: Bounds::USUAL }
+    /// Over this store, of which at most so many pages are read at a time, and one look more; and over this bus, of which nothing has
+    /// to be proven: it is read at any number of positions.
+    pub fn new(store: S, bus: B, partitions: PartitionCount, reads: usize) -> Self {
+        let count = usize::from(partitions.get());
+        let recent = Recent::new(Arc::new(bus), count, RECENT / count.max(1));
+        let lookout = Lookout::new(Arc::new(store), partitions, reads);
+        Self { lookout: Arc::new(lookout), recent: Arc::new(recent), bounds: Bounds::USUAL }
     }
 
     fn feed<V>(&self, watched: Watched<V>, from: Option<Resume>) -> Feed<S, B, V> {
-        let (store, bus) = (Arc::clone(&self.store), Arc::clone(&self.bus));
-        Feed::new(store, bus, self.partitions, watched, from, self.bounds)
+        let (lookout, recent) = (Arc::clone(&self.lookout), Arc::clone(&self.recent));
+        Feed::new(lookout, recent, watched, from, self.bounds)
     }
 }
 

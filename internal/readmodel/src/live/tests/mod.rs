@@ -3,6 +3,8 @@
 mod business;
 mod places;
 mod platform;
+mod shared;
+mod together;
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -83,31 +85,29 @@ impl<V: Hash + Send + Debug + PartialEq + Clone + 'static> Watcher<V> {
     fn drain(&mut self) {
         while !self.step().caught_up {}
     }
+}
 
-    /// Of every row what it said is delivered in order, nothing twice, and at last what it says now.
-    fn is_exact(&self, platform: &Platform) {
-        let watched = (self.watched)();
-        let said = platform.said.lock().unwrap();
-        let mut delivered = self.seen.clone();
-        for ((table, key), states) in said.iter() {
-            if *table != watched.table.name || !is_watched(&watched, *key, states.last().unwrap()) {
-                continue;
-            }
-            let states = states.iter().map(|values| Row { key: *key, values: values.clone() });
-            let views = states.filter_map(|row| (watched.read)(&Fields::of(watched.table, &row)).unwrap());
-            let mut views: VecDeque<V> = views.collect();
-            let (of_row, others): (Vec<V>, Vec<V>) =
-                delivered.into_iter().partition(|view| views.contains(view));
-            delivered = others;
-            assert_eq!(of_row.last(), views.back(), "{table} {key}: the last one is missing");
-            for view in of_row {
-                let at = views.iter().position(|state| *state == view);
-                let at = at.unwrap_or_else(|| panic!("{table} {key}: {view:?} comes twice, or too late"));
-                views.drain(..=at);
-            }
+/// Of every row what it said is delivered in order, nothing twice, and at last what it says now.
+fn is_exact<V: Debug + PartialEq + Clone>(platform: &Platform, watched: &Watched<V>, seen: &[V]) {
+    let said = platform.said.lock().unwrap();
+    let mut delivered = seen.to_vec();
+    for ((table, key), states) in said.iter() {
+        if *table != watched.table.name || !is_watched(watched, *key, states.last().unwrap()) {
+            continue;
         }
-        assert!(delivered.is_empty(), "nobody ever said, or asked for, {delivered:?}");
+        let states = states.iter().map(|values| Row { key: *key, values: values.clone() });
+        let views = states.filter_map(|row| (watched.read)(&Fields::of(watched.table, &row)).unwrap());
+        let mut views: VecDeque<V> = views.collect();
+        let (of_row, others): (Vec<V>, Vec<V>) = delivered.into_iter().partition(|view| views.contains(view));
+        delivered = others;
+        assert_eq!(of_row.last(), views.back(), "{table} {key}: the last one is missing");
+        for view in of_row {
+            let at = views.iter().position(|state| *state == view);
+            let at = at.unwrap_or_else(|| panic!("{table} {key}: {view:?} comes twice, or too late"));
+            views.drain(..=at);
+        }
     }
+    assert!(delivered.is_empty(), "nobody ever said, or asked for, {delivered:?}");
 }
 
 fn is_watched<V>(watched: &Watched<V>, key: Uuid, values: &[Option<Value>]) -> bool {
@@ -174,7 +174,7 @@ fn watches<V: Hash + Send + Debug + PartialEq + Clone + 'static>(
     platform.project_all();
     watcher.drain();
     assert!(watcher.resumes.last().unwrap().0.complete, "the snapshot is whole");
-    watcher.is_exact(&platform);
+    is_exact(&platform, &watched(), &watcher.seen);
     // And whoever goes on from there has nothing to be told.
     let last = watcher.resumes.pop().unwrap().0;
     let mut other = Watcher::begin(&platform, watched, Some(last.clone()));

@@ -23,12 +23,20 @@ use uuid::Uuid;
 
 use super::{now, partitions};
 use crate::live::feed::Feed;
+use crate::live::lookout::Lookout;
+use crate::live::recent::Recent;
 use crate::live::{Bounds, Watched};
 use crate::projection::FinancingProjection;
 use crate::tables::TABLES;
 
 /// Every state that a row of a table was in.
 type Said = BTreeMap<(&'static str, Uuid), Vec<Vec<Option<Value>>>>;
+
+/// What the watches of one process share.
+pub(super) type Shared = (Arc<Lookout<Platform>>, Arc<Recent<MemoryBus>>);
+
+/// Fewer records of each partition than come while nobody looks.
+const FEW: usize = 3;
 
 /// Bus, read models, and all that any row has ever said.
 #[derive(Clone)]
@@ -48,10 +56,15 @@ impl Platform {
     }
 
     pub(super) fn publish(&self, event: &Event) {
+        let partition = partitions().partition_of(subject(event).id);
+        let expected = self.bus.last(partition);
+        self.publish_as(event, Uuid::new_v5(&Uuid::nil(), format!("{partition}-{expected}").as_bytes()));
+    }
+
+    pub(super) fn publish_as(&self, event: &Event, id: Uuid) {
         let aggregate = subject(event);
         let partition = partitions().partition_of(aggregate.id);
         let (expected, encoded) = (self.bus.last(partition), event.encode().unwrap());
-        let id = Uuid::new_v5(&Uuid::nil(), format!("{partition}-{expected}").as_bytes());
         let record = Record {
             partition,
             sequence: expected.next(),
@@ -121,7 +134,15 @@ impl Platform {
         from: Option<Resume>,
         bounds: Bounds,
     ) -> Feed<Self, MemoryBus, V> {
-        Feed::new(Arc::new(self.clone()), Arc::new(self.bus.clone()), partitions(), watched, from, bounds)
+        let (lookout, recent) = self.shared(FEW);
+        Feed::new(lookout, recent, watched, from, bounds)
+    }
+
+    /// What the watches of one process share, with so many records of each partition.
+    pub(super) fn shared(&self, recent: usize) -> Shared {
+        let count = usize::from(partitions().get());
+        let lookout = Lookout::new(Arc::new(self.clone()), partitions(), 1);
+        (Arc::new(lookout), Arc::new(Recent::new(Arc::new(self.bus.clone()), count, recent)))
     }
 }
 
