@@ -151,7 +151,9 @@ pub(super) fn request_error(what: &str, error: &RequestError) -> PortError {
 
 /// Nobody takes what is sent there.
 pub(super) fn missing(what: &str) -> String {
-    format!("{what}: the stream is not there: it was lost or deleted, or JetStream is starting")
+    format!(
+        "{what}: nobody answers for the stream: JetStream is starting, its servers are choosing who leads it, or it was lost"
+    )
 }
 
 #[cfg(test)]
