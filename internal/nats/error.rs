@@ -152,7 +152,7 @@ pub(super) fn request_error(what: &str, error: &RequestError) -> PortError {
 /// Nobody takes what is sent there.
 pub(super) fn missing(what: &str) -> String {
     format!(
-        "{what}: nobody answers for the stream: JetStream is starting, its servers are choosing who leads it, or it was lost"
+        "{what}: the stream is not there: it was lost or deleted, JetStream is starting, or its servers choose who leads it"
     )
 }
 
