@@ -153,7 +153,7 @@ fn every_health_check_asks_where_its_program_answers() {
         assert_eq!(port(test[3]), port(&set[answers]), "{name}");
         checked += 1;
     }
-    assert_eq!(checked, 6);
+    assert_eq!(checked, 8, "each component, and the second listener and query service");
 }
 
 #[test]
@@ -179,7 +179,10 @@ fn the_images_are_those_that_the_rest_of_the_project_uses() {
     let major: u32 =
         image("log-db").trim_start_matches("postgres:").split('-').next().unwrap().parse().unwrap();
     assert!(major >= pinned("scripts/services", "POSTGRES_LEAST").parse().unwrap());
-    for other in ["query-db", "roles"] {
+    for other in ["nats-2", "nats-3"] {
+        assert_eq!(image(other), image("nats"), "{other}");
+    }
+    for other in ["query-db", "roles", "log-db-standby", "query-db-standby"] {
         assert_eq!(image(other), image("log-db"), "{other}");
     }
     assert_eq!(pinned("Dockerfile", "FROM rust:"), pinned("Cargo.toml", "rust-version"));
@@ -196,14 +199,48 @@ fn the_images_are_those_that_the_rest_of_the_project_uses() {
 
 #[test]
 fn nats_flushes_what_it_acknowledges_and_keeps_it() {
-    let configuration = document("deploy/nats.conf");
-    assert!(configuration.contains("sync_interval: always"));
-    let nats = &services()["nats"];
-    let mounts = nats["volumes"].as_array().unwrap();
-    assert!(mounts.iter().any(|mount| text(mount) == "nats:/data"), "{mounts:?}");
-    assert!(configuration.contains("store_dir: /data"));
-    let check = text(nats["healthcheck"]["test"].as_array().unwrap().last().unwrap());
-    assert_eq!(check, format!("http://127.0.0.1:{}/healthz", pinned("deploy/nats.conf", "http: 127.0.0.1:")));
+    for (file, names) in
+        [("deploy/nats.conf", &["nats"][..]), ("deploy/nats-cluster.conf", &["nats", "nats-2", "nats-3"])]
+    {
+        let configuration = document(file);
+        assert!(configuration.contains("sync_interval: always"), "{file}");
+        assert!(configuration.contains("store_dir: /data"), "{file}");
+        for name in names {
+            let nats = &services()[*name];
+            let mounts = nats["volumes"].as_array().unwrap();
+            assert!(mounts.iter().any(|mount| text(mount) == format!("{name}:/data")), "{mounts:?}");
+            let check = text(nats["healthcheck"]["test"].as_array().unwrap().last().unwrap());
+            assert_eq!(check, format!("http://127.0.0.1:{}/healthz", pinned(file, "http: 127.0.0.1:")));
+        }
+    }
+}
+
+#[test]
+fn the_profile_for_high_availability_has_two_of_everything() {
+    let settings: BTreeMap<String, String> = document("deploy/ha.env")
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let services = services();
+    let profiled =
+        |service: &Value| service["profiles"].as_array().is_some_and(|all| all.iter().any(|one| one == "ha"));
+    let added: BTreeSet<&str> =
+        services.iter().filter(|(_, service)| profiled(service)).map(|(name, _)| name.as_str()).collect();
+    let expected = ["listener-2", "log-db-standby", "nats-2", "nats-3", "queries-2", "query-db-standby"];
+    assert_eq!(added, expected.into());
+    let scaled = services.values().filter(|service| service.get("scale").is_some()).count();
+    assert_eq!((scaled, settings["REPLICAS"].as_str()), (4, "2"), "of each of the other components");
+    let cluster = document(settings["NATS_CONFIG"].trim_start_matches("./"));
+    let servers: Vec<&str> =
+        settings["FINANCING_NATS_URL"].split(',').map(|url| url.trim_start_matches("nats://")).collect();
+    assert_eq!(servers.len().to_string(), settings["FINANCING_NATS_REPLICAS"]);
+    for server in servers {
+        let host = server.split(':').next().unwrap();
+        assert_eq!(services[host]["environment"]["NATS_NAME"], host);
+        assert!(cluster.contains(&format!("\"nats://{host}:6222\"")), "{host} is one of the cluster");
+    }
+    assert_eq!(settings["COMPOSE_PROFILES"], "ha");
 }
 
 #[test]

@@ -87,7 +87,7 @@ fn between(from: Timestamp, to: Timestamp) -> Duration {
 }
 
 /// Every query for a command says what its last record says.
-async fn tells_every_outcome(platform: &Platform, audit: &Audit) {
+pub(crate) async fn tells_every_outcome(platform: &Platform, audit: &Audit) {
     let token = audit.token();
     let answers = stream::iter(&audit.outcomes).map(|(command_id, outcome)| {
         let request = GetCommandRequest { command_id: command_id.clone(), token: token.clone() };
@@ -121,7 +121,7 @@ fn was_harmed(cluster: &Cluster) {
 }
 
 /// `financing verify` finds nothing wrong in what they leave behind.
-async fn is_verified(cluster: &Cluster) {
+pub(crate) async fn is_verified(cluster: &Cluster) {
     let financing = cluster.services().program(env!("CARGO_BIN_EXE_financing"));
     let output = financing.flags(&["verify", "--settled"]).output().await;
     let said = [&output.stdout[..], &output.stderr[..]].map(String::from_utf8_lossy).concat();

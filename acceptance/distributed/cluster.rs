@@ -200,6 +200,14 @@ impl Cluster {
         Self::start_in(home, Some(postgres), replicas).await
     }
 
+    /// The same, over a PostgreSQL with a synchronous standby, and a cluster of three servers of NATS.
+    pub(crate) async fn start_highly_available(replicas: impl Fn(Kind) -> usize) -> (Self, PostgresServer) {
+        let postgres = PostgresServer::start();
+        let standby = postgres.standby(true);
+        let home = Home::over_a_cluster(postgres.database(), postgres.database());
+        (Self::start_in(home, Some(postgres), replicas).await, standby)
+    }
+
     async fn start_in(
         home: Home,
         postgres: Option<PostgresServer>,

@@ -7,6 +7,7 @@
 //!   settings)
 //! - who is away is missed: [`stuck`]
 //! - what they stand on: [`queue`], [`bus`], [`registering`] (lost, restored, full), [`outage`] (nobody relays for long)
+//! - two of everything: [`available`] (a server of NATS, who leads a stream, and PostgreSQL are lost, one after the other)
 //! - the clients: [`watching`] (a live query whose process dies)
 //! - everything at once: [`chaos`]
 //! - what they share: `parts` (one process of each component), `cluster` (many), `market` (the clients that keep going
@@ -26,6 +27,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod available;
 mod bus;
 mod chaos;
 mod cluster;

@@ -23,8 +23,13 @@ pub(crate) struct Parts {
 impl Parts {
     /// An empty platform, of which nothing runs yet.
     pub(crate) fn new() -> Self {
+        Self::on(Home::distributed())
+    }
+
+    /// The same, on services of its own.
+    pub(crate) fn on(home: Home) -> Self {
         let (running, addresses) = (BTreeMap::new(), BTreeMap::new());
-        Self { home: Home::distributed(), settings: Vec::new(), running, addresses }
+        Self { home, settings: Vec::new(), running, addresses }
     }
 
     /// The same, with a setting for all of them.
@@ -117,6 +122,12 @@ impl Parts {
         for name in names {
             assert_eq!(self.ended(name).await.code(), Some(0), "{name} stops in good order");
         }
+    }
+
+    /// Sees to it that a component has ended, whether or not it runs any more; answers with its exit code.
+    pub(crate) async fn halt(&mut self, name: &'static str) -> Option<i32> {
+        self.process(name).terminate().await;
+        self.ended(name).await.code()
     }
 
     /// `kill -9`.

@@ -56,6 +56,8 @@ enum Keeps {
 /// A NATS server and two databases, for one platform.
 pub(crate) struct Services {
     pub(crate) nats: NatsServer,
+    /// The other servers of its cluster, where it has one.
+    pub(crate) others: Vec<NatsServer>,
     pub(crate) commands: Database,
     pub(crate) queries: Database,
 }
@@ -81,7 +83,18 @@ impl Home {
 
     /// An empty bus, and these databases.
     pub(crate) fn over(commands: Database, queries: Database) -> Self {
-        let keeps = Keeps::Services(Box::new(Services { nats: NatsServer::start(), commands, queries }));
+        Self::on(vec![NatsServer::start()], commands, queries)
+    }
+
+    /// An empty bus of three servers that each have all of it, and these databases.
+    pub(crate) fn over_a_cluster(commands: Database, queries: Database) -> Self {
+        Self::on(NatsServer::cluster(3), commands, queries)
+    }
+
+    fn on(mut servers: Vec<NatsServer>, commands: Database, queries: Database) -> Self {
+        let others = servers.split_off(1);
+        let nats = servers.remove(0);
+        let keeps = Keeps::Services(Box::new(Services { nats, others, commands, queries }));
         Self { logs: TempDir::new().unwrap(), keeps }
     }
 
@@ -141,10 +154,22 @@ impl Home {
 }
 
 impl Services {
+    /// The servers of NATS: one, or all of a cluster.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = &NatsServer> {
+        std::iter::once(&self.nats).chain(&self.others)
+    }
+
+    /// As [`Services::servers`], to stop and start them.
+    pub(crate) fn servers_mut(&mut self) -> impl Iterator<Item = &mut NatsServer> {
+        std::iter::once(&mut self.nats).chain(&mut self.others)
+    }
+
     /// A program of the platform, with all that it needs to know to reach them.
     pub(crate) fn program(&self, path: &'static str) -> Program {
+        let urls: Vec<String> = self.servers().map(NatsServer::url).collect();
         Program::new(path)
-            .set("FINANCING_NATS_URL", self.nats.url())
+            .set("FINANCING_NATS_URL", urls.join(","))
+            .set("FINANCING_NATS_REPLICAS", urls.len())
             .set("FINANCING_COMMAND_DATABASE_URL", self.commands.url())
             .set("FINANCING_QUERY_DATABASE_URL", self.queries.url())
     }

@@ -172,6 +172,20 @@ impl Load {
         self.repeated.fetch_add(kept.len(), Ordering::Relaxed);
     }
 
+    /// Sends again all that was promised, behind a history that was lost: the same commands, of which something else may become.
+    pub(crate) async fn send_again(&self, platform: &Platform) {
+        let kept = self.kept.lock().unwrap().clone();
+        for some in kept.chunks(AT_ONCE) {
+            let repeats = some.iter().map(|(order, _)| order.send(platform.commands()));
+            for ((order, promise), repeated) in some.iter().zip(futures_util::future::join_all(repeats).await)
+            {
+                let (repeated, _) = repeated.expect("it is accepted again");
+                assert_eq!(repeated.command_id, promise.command_id, "{order:?}");
+            }
+        }
+        self.repeated.fetch_add(kept.len(), Ordering::Relaxed);
+    }
+
     /// How many calls were sent again.
     pub(crate) fn repeated(&self) -> usize {
         self.repeated.load(Ordering::Relaxed)

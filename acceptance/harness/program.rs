@@ -90,6 +90,13 @@ impl Running {
         assert!(Command::new("kill").args([signal, &id]).status().await.unwrap().success());
     }
 
+    /// SIGTERM, unless it has ended already.
+    pub(crate) async fn terminate(&mut self) {
+        if self.process.try_wait().unwrap().is_none() {
+            self.signal("-TERM").await;
+        }
+    }
+
     /// Waits until it has ended by itself.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         in_time(&format!("{} ends", self.name), self.process.wait()).await.unwrap()

@@ -14,6 +14,13 @@ pub(super) struct Wanted {
     pub(super) config: Map<String, Value>,
 }
 
+impl Wanted {
+    /// On how many servers it is to be kept.
+    pub(super) fn replicas(&self) -> u64 {
+        self.config.get("num_replicas").and_then(Value::as_u64).unwrap_or(1)
+    }
+}
+
 /// The settings that are compared, and what the server means where it does not mention one.
 fn compared() -> [(&'static str, Value); 27] {
     [

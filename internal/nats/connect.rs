@@ -25,11 +25,15 @@ use tokio::task::AbortHandle;
 use super::error::{NatsError, request_error};
 use super::settings::Connect;
 use super::wake::Rings;
+use super::watchman;
 
 /// The oldest server that is accepted: the first that knows `persist_mode`.
 const LEAST_VERSION: (u64, u64, u64) = (2, 12, 0);
-/// How long the server may take to answer a request, or to acknowledge a message.
+/// How long the server may take to acknowledge a message, or to send a page.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may take to answer a question. While a cluster chooses who answers it, nobody does, and nobody will: so whoever asks
+/// in that time must soon ask again.
+const ANSWER: Duration = Duration::from_secs(3);
 /// Acknowledgements under way, of everybody on the connection.
 const UNACKNOWLEDGED: usize = 64 * 1024;
 
@@ -90,12 +94,15 @@ pub async fn connect(settings: &Connect) -> Result<Nats, NatsError> {
         return Err(NatsError::NoJetStream);
     }
     let jetstream = ContextBuilder::new()
-        .timeout(PATIENCE)
-        .ack_timeout(PATIENCE)
+        .timeout(ANSWER)
+        // Longer than whoever waits is patient: what never comes has to decide the fate of what is behind it, once for all of
+        // it, and the client's own clock would run for each of them anew.
+        .ack_timeout(PATIENCE * 2)
         .max_ack_inflight(UNACKNOWLEDGED)
         .build(client.clone());
     let rings = Rings::default();
-    let tasks = rings.send_by(&client);
+    let mut tasks = rings.send_by(&client);
+    tasks.push(watchman::watch(&client, &jetstream, settings.urls.len()));
     let statistics = client.statistics();
     let nats = Nats(Arc::new(Link { client, jetstream, statistics, turns, rings, tasks }));
     match nats.request::<serde_json::Value>("INFO", &()).await? {

@@ -1,7 +1,8 @@
 //! Dead letters: the stream DEAD.
 //!
 //! The rule this module protects: a dead letter is kept once, under a subject that says which one it is: a second message
-//! under that subject is refused, and that it is refused means that the letter is kept.
+//! under that subject is refused. That it is refused does not mean that the first one is kept: in a cluster that may be on
+//! its way to a majority yet, and not get there. So it is looked for.
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
@@ -12,6 +13,8 @@ use eventsourcing::ports::{DeadLetter, DeadLetters, PortError, PortResult};
 use super::connect::Nats;
 use super::event::{CONTENT_TYPE, encode};
 use super::publish::{Outgoing, publish};
+use super::queue::{Which, stored};
+use super::streams::DEAD;
 
 /// What is said about a message of another context beside its payload.
 pub(super) mod said {
@@ -42,10 +45,15 @@ impl DeadLetters for NatsDeadLetters {
     async fn keep(&self, letters: Vec<DeadLetter>) -> PortResult<()> {
         let most = self.0.max_payload();
         let messages = letters.iter().map(|letter| message(letter, most));
-        for kept in publish(&self.0, messages.collect::<PortResult<_>>()?).await {
+        let messages: Vec<Outgoing> = messages.collect::<PortResult<_>>()?;
+        let subjects: Vec<String> = messages.iter().map(|message| message.subject.clone()).collect();
+        for (subject, kept) in subjects.into_iter().zip(publish(&self.0, messages).await) {
             match kept {
-                // It is kept already.
-                Ok(_) | Err(PortError::Conflict(_)) => {}
+                Ok(_) => {}
+                Err(PortError::Conflict(refused)) => {
+                    let found = stored(&self.0, DEAD, Which::Last(subject)).await?;
+                    found.ok_or(PortError::Unavailable(refused))?;
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -151,7 +151,9 @@ pub(super) fn request_error(what: &str, error: &RequestError) -> PortError {
 
 /// Nobody takes what is sent there.
 pub(super) fn missing(what: &str) -> String {
-    format!("{what}: the stream is not there: it was lost or deleted, or JetStream is starting")
+    format!(
+        "{what}: the stream is not there: it was lost or deleted, JetStream is starting, or its servers choose who leads it"
+    )
 }
 
 #[cfg(test)]

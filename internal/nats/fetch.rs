@@ -1,7 +1,8 @@
 //! Pages straight from the server, for who stands outside the windows.
 //!
 //! The rule this module protects: a page is what the stream has behind a position, without a gap, and says whether that was
-//! all. Many lanes are asked at once, and what they may bring is bounded. A lane that cannot be read now holds up no other.
+//! all. Of a stream with copies any of them may answer, also one that is behind: so a page is a beginning of what there is, and
+//! nobody may conclude from its end that there is no more. Many lanes are asked at once, and what they may bring is bounded. A lane that cannot be read now holds up no other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +17,7 @@ use serde_json::json;
 
 use super::connect::{PATIENCE, connection_lost, stuck};
 use super::error::missing;
-use super::queue::as_stored;
+use super::queue::{Which, as_stored, stored};
 use super::tails::{Lanes, Shared};
 
 /// The most bytes that are asked for at once, over all lanes. One message is sent whatever its size.
@@ -109,7 +110,13 @@ pub(super) async fn at<L: Lanes>(
     let one = async |(lane, position): (Partition, u64)| {
         let Some(before) = position.checked_sub(1) else { return Ok(None) };
         let page = page(shared, lane, before, 1, PAGE_BYTES).await?;
-        Ok(page.items.into_iter().next().filter(|_| page.last == position))
+        let found = page.items.into_iter().next().filter(|_| page.last == position);
+        if found.is_some() {
+            return Ok(found);
+        }
+        // A page may come from a copy that is behind: whether there is none is for the stream's leader to say.
+        let leader = stored(&shared.nats, &shared.lanes.stream(lane), Which::Number(position)).await?;
+        leader.map(|message| shared.lanes.item(lane, &as_stored(&message)?)).transpose()
     };
     stream::iter(positions.iter().copied()).map(one).buffered(IN_FLIGHT).try_collect().await
 }

@@ -19,10 +19,11 @@ use super::error::api_error;
 use super::streams::created_at;
 use super::tails::{InStream, Lanes, Shared};
 
-/// How often the server says that it is there when there is nothing else to say.
-const BEAT: Duration = Duration::from_secs(3);
+/// How often the server says that it is there when there is nothing else to say. In a cluster it may be another server than the
+/// one that we are connected to, and nothing but its silence says that it died.
+const BEAT: Duration = Duration::from_secs(1);
 /// So many beats without a word, and the follower is cut off.
-const SILENCE: u32 = 2;
+const SILENCE: u32 = 3;
 /// How long the server keeps a consumer that nobody listens to.
 const ORPHANED: Duration = Duration::from_secs(10);
 /// Messages that are taken in before the bells are rung.

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::connect::Nats;
 use super::event::CONTENT_TYPE;
 use super::publish::{Outgoing, publish};
-use super::queue::{Which, as_stored, stored};
+use super::queue::{as_stored, certain};
 use super::streams::{REGISTERING, REGISTERING_SUBJECTS, created_at};
 use super::tails::{InStream, Lanes, Tails};
 
@@ -77,7 +77,7 @@ impl ForeignEvents for NatsForeignEvents {
     }
 
     async fn message(&self, message: u64) -> PortResult<Option<ForeignMessage>> {
-        let found = stored(self.0.nats(), REGISTERING, Which::Number(message)).await?;
+        let found = certain(self.0.nats(), REGISTERING, message).await?;
         found.map(|found| self.0.lanes().item(LANE, &as_stored(&found)?)).transpose()
     }
 

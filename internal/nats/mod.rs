@@ -7,6 +7,7 @@
 //! # Layout
 //!
 //! - [`settings`], [`connect`]: what a connection is made with; the connection, and what a server has to be
+//! - [`watchman`]: who leaves a server that its cluster does not reach
 //! - [`streams`], [`compare`]: the streams: created, read back, compared
 //! - [`queue`], [`bus`]: the command queue and the event bus; [`depth`]: how much waits in the queue
 //! - [`foreign`]: other contexts' events; [`dead`], [`letters`]: dead letters, kept and read
@@ -40,6 +41,7 @@ mod tails;
 mod tests;
 mod time;
 mod wake;
+mod watchman;
 mod window;
 
 pub use bus::NatsBus;

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::ErrorCode;
@@ -21,7 +22,7 @@ use serde_json::{Value, json};
 use super::connect::{Nats, connection_lost};
 use super::error::{api_error, missing};
 use super::publish::{Outgoing, publish};
-use super::streams::{COMMANDS, command_subject, created_at};
+use super::streams::{COMMANDS, command_subject, created_at, replicas};
 use super::tails::{InStream, Lanes, Tails};
 
 /// The lanes of COMMANDS.
@@ -127,7 +128,7 @@ impl CommandQueue for NatsQueue {
     }
 
     async fn message(&self, partition: Partition, message: u64) -> PortResult<Option<QueuedMessage>> {
-        let found = stored(self.0.nats(), COMMANDS, Which::Number(message)).await?;
+        let found = certain(self.0.nats(), COMMANDS, message).await?;
         let found = found.filter(|found| found.subject.as_str() == command_subject(partition));
         found.map(|found| Commands.item(partition, &as_stored(&found)?)).transpose()
     }
@@ -161,6 +162,30 @@ pub(super) enum Which {
     Last(String),
     /// The first one under these subjects with this number or a greater one.
     Next(&'static str, u64),
+}
+
+/// How often it is asked again for a message that has to be there, and the pause between: longer than a server may believe
+/// that it leads a stream while the others have chosen another, which is ten seconds.
+const DOUBTS: (u32, Duration) = (24, Duration::from_millis(500));
+
+/// The message with this number, which somebody has seen. That it is not there makes people look, so where a stream has
+/// copies that is not taken from one answer: a server that comes back from a pause answers for a moment as if it led the
+/// stream still, and has not heard of what came since.
+pub(super) async fn certain(nats: &Nats, stream: &str, number: u64) -> PortResult<Option<StreamMessage>> {
+    let mut doubts = None;
+    loop {
+        if let Some(found) = stored(nats, stream, Which::Number(number)).await? {
+            return Ok(Some(found));
+        }
+        let left = match doubts {
+            Some(left) => left,
+            None if replicas(nats, stream).await? > 1 => DOUBTS.0,
+            None => 0,
+        };
+        let Some(left) = left.checked_sub(1) else { return Ok(None) };
+        doubts = Some(left);
+        tokio::time::sleep(DOUBTS.1).await;
+    }
 }
 
 /// A stored message, as the stream's leader has it, and nobody else: another copy may be behind.

@@ -18,7 +18,7 @@ const AHEAD: usize = 1024;
 /// Messages that wait for their reader, of each subscription.
 const WAITING: usize = 16 * 1024;
 /// How often a silent server is asked whether it lives; two silences are a lost connection.
-const PING: Duration = Duration::from_secs(10);
+const PING: Duration = Duration::from_secs(3);
 /// The longest pause between two attempts to connect again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 

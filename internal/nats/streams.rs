@@ -238,7 +238,15 @@ impl Nats {
         }
         let found = self.stream_info(&wanted.name).await?;
         let found = found.ok_or_else(|| NatsError::Unavailable(format!("{} is gone again", wanted.name)))?;
-        compare(wanted, &found)
+        compare(wanted, &found)?;
+        let (kept, asked) = (kept_on(&found), wanted.replicas());
+        if kept < asked {
+            tracing::warn!(
+                stream = wanted.name,
+                "it was made with {kept} copies, and {asked} are asked for: a person has to change that"
+            );
+        }
+        Ok(())
     }
 
     async fn check(&self, wanted: &Wanted, creator: &'static str) -> Result<(), NatsError> {
@@ -285,6 +293,17 @@ fn foreign(stream: &str, field: &str) -> NatsError {
         found: "nothing that can be read".to_owned(),
         asked: "what the relayer writes there".to_owned(),
     }
+}
+
+/// On how many servers a stream is kept.
+pub(super) async fn replicas(nats: &Nats, stream: &str) -> PortResult<u64> {
+    let info = nats.stream_info(stream).await?;
+    let info = info.ok_or_else(|| PortError::Unavailable(super::error::missing(stream)))?;
+    Ok(kept_on(&info))
+}
+
+fn kept_on(info: &Value) -> u64 {
+    info.pointer("/config/num_replicas").and_then(Value::as_u64).unwrap_or(1)
 }
 
 /// When a stream was created, in microseconds since the Unix epoch.

@@ -32,7 +32,7 @@ const BUDGET: (usize, usize) = (8 * 1024, 16 * 1024 * 1024);
 /// How long a reader waits for its follower to bring what it knows is there.
 const LAG: Duration = Duration::from_secs(1);
 /// A follower that was not read from for so many of its beats ends.
-const UNREAD: u32 = 20;
+const UNREAD: u32 = 60;
 
 /// What is read: a stream's subjects, cut into lanes.
 pub(super) trait Lanes: Send + Sync + 'static {

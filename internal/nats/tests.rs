@@ -1,5 +1,6 @@
 //! What is particular to these adapters, and the contracts of their ports, over real servers.
 
+mod cluster;
 mod connections;
 mod contracts;
 mod others;

@@ -21,6 +21,8 @@ pub struct NatsServer {
     folder: TempDir,
     program: PathBuf,
     extra: String,
+    /// Where the others of its cluster reach it, when it has one.
+    _route: Option<Port>,
 }
 
 impl NatsServer {
@@ -41,6 +43,10 @@ impl NatsServer {
     /// When it does not, with its log.
     #[must_use]
     pub fn start_with(config: &str) -> Self {
+        Self::start_as(config.to_owned(), None)
+    }
+
+    fn start_as(extra: String, route: Option<Port>) -> Self {
         let services = services();
         // Inside the services' folder, so that `scripts/services down` finds a server whose test was killed.
         let servers = services.folder().join("servers");
@@ -51,12 +57,34 @@ impl NatsServer {
             port: Port::free(services.folder()),
             folder: folder.expect("the services' folder can be written"),
             program: services.program("nats-server"),
-            extra: config.to_owned(),
+            extra,
+            _route: route,
         };
         while !server.try_start() {
             server.port = Port::free(services.folder());
         }
         server
+    }
+
+    /// Starts so many servers that are one cluster; they are called `test-1`, `test-2` and so on.
+    ///
+    /// # Panics
+    ///
+    /// When one of them does not answer, with its log.
+    #[must_use]
+    pub fn cluster(servers: usize) -> Vec<Self> {
+        let routes: Vec<Port> = (0..servers).map(|_| services().port()).collect();
+        let urls: Vec<String> =
+            routes.iter().map(|route| format!("\"nats://127.0.0.1:{}\"", route.number())).collect();
+        let urls = urls.join(", ");
+        let start = |(number, route): (usize, Port)| {
+            let config = format!(
+                "server_name: test-{number}\ncluster {{ name: test, listen: \"127.0.0.1:{}\", routes: [{urls}] }}",
+                route.number()
+            );
+            Self::start_as(config, Some(route))
+        };
+        (1..).zip(routes).map(start).collect()
     }
 
     /// `nats://127.0.0.1:PORT`, where clients connect; it stays the same over [`NatsServer::start_again`].

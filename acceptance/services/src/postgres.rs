@@ -39,17 +39,8 @@ impl PostgresServer {
     /// When it does not, with its log.
     #[must_use]
     pub fn start() -> Self {
-        // Where PostgreSQL's user can reach it, and `scripts/services down` finds a server whose test was killed.
-        let servers = PathBuf::from(kept(services().folder(), "postgres.home")).join("servers");
-        fs::create_dir_all(&servers).expect("the services' folder can be written");
-        give(&servers);
-        let folder = tempfile::Builder::new().prefix("postgres-").tempdir_in(&servers);
-        let mut server = Self {
-            process: None,
-            frozen: Vec::new(),
-            port: services().port(),
-            folder: folder.expect("the services' folder can be written"),
-        };
+        let mut server =
+            Self { process: None, frozen: Vec::new(), port: services().port(), folder: new_folder() };
         server.initialise();
         while !server.try_start() {
             server.port = services().port();
@@ -59,6 +50,59 @@ impl PostgresServer {
         let role = format!("CREATE ROLE {user} LOGIN CREATEDB CREATEROLE PASSWORD '{password}'");
         server.place().psql("postgres", &role);
         server
+    }
+
+    /// A second server with all that this one has, which follows what is committed here. Where it is `synchronous`, nothing is
+    /// committed here from now on before the second one has it.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come to follow, with its log.
+    #[must_use]
+    pub fn standby(&self, synchronous: bool) -> Self {
+        let primary = self.place();
+        let password = &services().postgres.owner.password;
+        primary.psql("postgres", &format!("CREATE ROLE standby REPLICATION LOGIN PASSWORD '{password}'"));
+        let folder = new_folder();
+        give(folder.path());
+        let mut standby = Self { process: None, frozen: Vec::new(), port: services().port(), folder };
+        run(program("pg_basebackup")
+            .arg("--dbname")
+            .arg(format!("host=127.0.0.1 port={} user=standby application_name=standby", self.port()))
+            .arg("--pgdata")
+            .arg(standby.data())
+            .args(["--wal-method=stream", "--checkpoint=fast", "--write-recovery-conf"])
+            .args(["--create-slot", "--slot=standby"])
+            .env("PGPASSWORD", password));
+        while !standby.try_start() {
+            standby.port = services().port();
+        }
+        let follows = |sql: &str| within_patience(|| primary.psql("postgres", sql) == "1\n");
+        let followed = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
+        assert!(follows(followed), "the standby does not follow: {}", standby.log());
+        if synchronous {
+            primary.psql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'standby';");
+            primary.psql("postgres", "SELECT pg_reload_conf();");
+            let awaited = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+            assert!(follows(awaited), "the standby is not synchronous: {}", standby.log());
+        }
+        standby
+    }
+
+    /// Ends this server as a crash would, where it still runs, and promotes the standby, which takes its place: from now on it is
+    /// this server, under this one's address.
+    ///
+    /// # Panics
+    ///
+    /// When the standby does not become a primary; with its log.
+    pub fn fail_over_to(&mut self, mut standby: Self) {
+        self.kill();
+        standby.stop();
+        std::mem::swap(&mut self.folder, &mut standby.folder);
+        drop(standby);
+        self.start_again();
+        let promoted = self.place().psql("postgres", "SELECT pg_promote()");
+        assert_eq!(promoted, "t\n", "it is promoted: {}", self.log());
     }
 
     /// An empty database on this server, owned by the role `financing`. It goes with the server.
@@ -234,8 +278,13 @@ impl PostgresServer {
         asked.expect("pg_isready can be started").success()
     }
 
-    /// What is left of it when it is gone: not even its shared memory, which a crash leaves behind.
-    fn stop(&mut self) {
+    /// Ends the server at once, in order (SIGQUIT). Nothing is left of it when it is gone: not even its shared memory, which a crash
+    /// leaves behind. Nothing happens when it does not run.
+    ///
+    /// # Panics
+    ///
+    /// When a process cannot be ended.
+    pub fn stop(&mut self) {
         if self.process.is_none() || self.ended() {
             return;
         }
@@ -254,6 +303,15 @@ impl Drop for PostgresServer {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Where PostgreSQL's user can reach it, and `scripts/services down` finds a server whose test was killed.
+fn new_folder() -> TempDir {
+    let servers = PathBuf::from(kept(services().folder(), "postgres.home")).join("servers");
+    fs::create_dir_all(&servers).expect("the services' folder can be written");
+    give(&servers);
+    let folder = tempfile::Builder::new().prefix("postgres-").tempdir_in(&servers);
+    folder.expect("the services' folder can be written")
 }
 
 /// One of PostgreSQL's programs, as the user that it runs as, and with no setting that it would find in the environment.

@@ -2,12 +2,15 @@
 //!
 //! The rule this module protects: the n-th message of a partition's stream is the n-th record of that partition's
 //! log. The bus refuses anything else, so a second relayer, a repeat or a gap does no harm; and where to go on is the
-//! stream's own last sequence, compared with the log by the record's id.
+//! stream's own last sequence.
+//!
+//! And nothing is published onto a stream whose end the log does not have: whatever is read to be published is read together
+//! with the record before it, which has to be the stream's last. A log that lost its end does not have to say so: a standby that
+//! was promoted answers under the old address, over a connection that somebody else made. Once the log has grown past the
+//! stream's end again, nothing but that record would tell.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-use uuid::Uuid;
 
 use crate::assignment::Assignment;
 use crate::mutants::{Mutant, planted};
@@ -34,9 +37,7 @@ pub struct Relayer<L, B> {
     bus: B,
     assignment: Assignment,
     /// Where each stream ends; `None` where that has to be asked.
-    streams: BTreeMap<Partition, Option<Sequence>>,
-    /// The ends that the log was seen to have.
-    proven: BTreeMap<Partition, BusTail>,
+    streams: BTreeMap<Partition, Option<BusTail>>,
     rotation: Rotation,
     /// Turns since a stream was last asked without need.
     idle: u32,
@@ -54,7 +55,6 @@ impl<L: EventLog, B: EventBus> Relayer<L, B> {
             bus,
             assignment,
             streams: BTreeMap::new(),
-            proven: BTreeMap::new(),
             rotation: Rotation::default(),
             idle: 0,
             busy: 0,
@@ -93,11 +93,10 @@ impl<L: EventLog, B: EventBus> Relayer<L, B> {
         Progress::Worked
     }
 
-    /// Finds out where the streams end that are not known, and that the log has the same record there.
+    /// Finds out where the streams end that are not known.
     async fn locate(&mut self) -> Result<(), Trouble> {
         let assigned = self.assignment.current();
         self.streams.retain(|partition, _| assigned.contains(partition));
-        self.proven.retain(|partition, _| assigned.contains(partition));
         for partition in assigned {
             self.streams.entry(partition).or_insert(None);
         }
@@ -107,41 +106,43 @@ impl<L: EventLog, B: EventBus> Relayer<L, B> {
             return Ok(());
         }
         for tail in self.bus.tails(&unknown).await.map_err(PortError::trouble)? {
-            if self.proven.get(&tail.partition) != Some(&tail) {
-                self.compare(tail).await?;
-                self.proven.insert(tail.partition, tail);
-            }
-            self.streams.insert(tail.partition, Some(tail.last));
+            self.streams.insert(tail.partition, Some(tail));
         }
         Ok(())
     }
 
-    async fn compare(&self, tail: BusTail) -> Result<(), Trouble> {
-        let BusTail { partition, last, record_id } = tail;
-        if last == Sequence::ZERO {
-            return Ok(());
+    /// What is to be published: what the log has behind the streams' ends, each seen to be the log's own.
+    async fn read(&mut self, ends: &[BusTail]) -> Result<Vec<Publication>, Trouble> {
+        let after: Vec<(Partition, Sequence)> =
+            ends.iter().map(|tail| (tail.partition, before(tail.last))).collect();
+        let limit = BATCH + ends.len();
+        let records = self.log.read(&after, limit).await.map_err(PortError::trouble)?;
+        let whole = records.len() < limit;
+        let mut read = by_partition(records);
+        let mut publications = Vec::new();
+        for tail in ends {
+            let mut records = read.remove(&tail.partition).unwrap_or_default();
+            if tail.last > Sequence::ZERO {
+                match records.first() {
+                    Some(record) => same(tail, record)?,
+                    None if whole => return Err(behind(tail)),
+                    // The others have taken all there was room for.
+                    None => continue,
+                }
+                records.remove(0);
+            }
+            gap_free(tail.partition, tail.last, &records)?;
+            if !records.is_empty() {
+                publications.push(Publication { partition: tail.partition, expected: tail.last, records });
+            }
         }
-        let before = Sequence::new(last.get().saturating_sub(1));
-        let records = self.log.read(&[(partition, before)], 1).await.map_err(PortError::trouble)?;
-        match records.first() {
-            Some(record) if Some(record.record_id) == record_id => Ok(()),
-            Some(record) => Err(Trouble::Halt(format!(
-                "the bus and the log of partition {partition} went different ways: at sequence {last} the bus has \
-                 record {}, the log has {}. One of them was restored or replaced.",
-                record_id.unwrap_or_default(),
-                record.record_id
-            ))),
-            None => Err(Trouble::Halt(format!(
-                "the log of partition {partition} is behind the bus: the bus ends at sequence {last}, which the log \
-                 does not have. The log was lost or restored to an earlier state."
-            ))),
-        }
+        Ok(publications)
     }
 
     async fn publish(&mut self, publications: Vec<Publication>) -> Result<(), Trouble> {
-        let ends: Vec<(Partition, Option<(Sequence, Uuid)>)> = publications
+        let ends: Vec<(Partition, Option<BusTail>)> = publications
             .iter()
-            .map(|one| (one.partition, one.records.last().map(|last| (last.sequence, last.record_id))))
+            .map(|one| (one.partition, one.records.last().map(|last| tail(last))))
             .collect();
         let start = self.watch.now();
         let told: Vec<Vec<Arc<Record>>> = match self.watch.get() {
@@ -157,14 +158,10 @@ impl<L: EventLog, B: EventBus> Relayer<L, B> {
                     if let (Some(observer), Some(records)) = (self.watch.get(), told.get(index)) {
                         observer.relayed(records, during);
                     }
-                    self.streams.insert(partition, end.map(|(last, _)| last));
-                    if let Some((last, record_id)) = end {
-                        self.proven
-                            .insert(partition, BusTail { partition, last, record_id: Some(record_id) });
-                    }
+                    self.streams.insert(partition, end);
                 }
                 Err(_) if planted(Mutant::RelayerSkipsAfterAnError) => {
-                    self.streams.insert(partition, end.map(|(last, _)| last));
+                    self.streams.insert(partition, end);
                 }
                 Err(error) => {
                     self.streams.insert(partition, None);
@@ -196,33 +193,50 @@ impl<L: EventLog, B: EventBus> Turn for Relayer<L, B> {
 
     async fn turn(&mut self) -> Result<Progress, Trouble> {
         self.locate().await?;
-        let after: Vec<(Partition, Sequence)> =
-            self.streams.iter().filter_map(|(partition, end)| Some((*partition, (*end)?))).collect();
-        if after.is_empty() {
+        let ends: Vec<BusTail> = self.streams.values().copied().flatten().collect();
+        if ends.is_empty() {
             return Ok(Progress::Idle);
         }
-        let after = self.rotation.turn(after);
-        let records = match self.log.read(&after, BATCH).await {
-            Ok(records) => records,
-            Err(error) => {
-                // A log that was away may have been restored: it has to show again that it has what the bus has.
-                self.streams.clear();
-                self.proven.clear();
-                return Err(error.trouble());
-            }
-        };
-        if records.is_empty() {
+        let ends = self.rotation.turn(ends);
+        let publications = self.read(&ends).await?;
+        if publications.is_empty() {
             return Ok(self.rest());
-        }
-        let mut publications: Vec<Publication> = Vec::new();
-        for (partition, records) in by_partition(records) {
-            let expected = self.streams.get(&partition).copied().flatten().unwrap_or_default();
-            gap_free(partition, expected, &records)?;
-            publications.push(Publication { partition, expected, records });
         }
         self.publish(publications).await?;
         Ok(self.work())
     }
+}
+
+/// The stream's end once the record is its last.
+fn tail(record: &Record) -> BusTail {
+    BusTail { partition: record.partition, last: record.sequence, record_id: Some(record.record_id) }
+}
+
+fn before(sequence: Sequence) -> Sequence {
+    Sequence::new(sequence.get().saturating_sub(1))
+}
+
+/// Checks that what the log has where the stream ends is what the stream has there.
+fn same(tail: &BusTail, record: &Record) -> Result<(), Trouble> {
+    let BusTail { partition, last, record_id } = *tail;
+    if record.sequence == last && Some(record.record_id) == record_id {
+        return Ok(());
+    }
+    Err(Trouble::Halt(format!(
+        "the bus and the log of partition {partition} went different ways: at sequence {last} the bus has record {}, the \
+         log has {} at {}. One of them was restored or replaced.",
+        record_id.unwrap_or_default(),
+        record.record_id,
+        record.sequence
+    )))
+}
+
+fn behind(tail: &BusTail) -> Trouble {
+    let BusTail { partition, last, .. } = tail;
+    Trouble::Halt(format!(
+        "the log of partition {partition} is behind the bus: the bus ends at sequence {last}, which the log does not \
+         have. The log was lost or restored to an earlier state."
+    ))
 }
 
 /// Sorts records by partition; their order within each stays.

@@ -108,7 +108,11 @@ async fn what_is_done_under_a_proof_is_not_gone_on_with_behind_another_connectio
 }
 
 /// A reader as a loop is: it forgets where it is on an error, and begins where it has stored.
-async fn follow_through(bus: NatsBus, partition: Partition, count: u64) -> (Vec<Arc<Record>>, u32) {
+pub(super) async fn follow_through(
+    bus: NatsBus,
+    partition: Partition,
+    count: u64,
+) -> (Vec<Arc<Record>>, u32) {
     let mut seen: Vec<Arc<Record>> = Vec::new();
     let mut told = 0;
     let bell = bus.bells().hang();

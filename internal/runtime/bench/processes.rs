@@ -87,10 +87,16 @@ impl Processes {
 
     /// What `scripts/platform` and `scripts/services` have started in this folder.
     pub(super) fn add_services(&mut self, folder: &Path) {
-        let mut files = vec![("nats-server".to_owned(), folder.join("nats.pid"))];
+        // One server of NATS, or three.
+        let servers = ["nats.pid", "nats-1.pid", "nats-2.pid", "nats-3.pid"];
+        let mut files: Vec<(String, PathBuf)> =
+            servers.map(|file| ("nats-server".to_owned(), folder.join(file))).into();
         // PostgreSQL's data may have had to be put elsewhere.
         if let Ok(home) = fs::read_to_string(folder.join("postgres.home")) {
-            files.push(("postgres".to_owned(), Path::new(home.trim()).join("data/postmaster.pid")));
+            for data in ["data", "standby"] {
+                let file = Path::new(home.trim()).join(data).join("postmaster.pid");
+                files.push(("postgres".to_owned(), file));
+            }
         }
         for entry in fs::read_dir(folder.join("platform")).into_iter().flatten().flatten() {
             let path = entry.path();

@@ -328,6 +328,36 @@ fn a_log_that_is_restored_while_the_relayer_runs_halts_it() {
 }
 
 #[test]
+fn a_log_that_was_replaced_in_silence_and_is_ahead_of_the_bus_is_not_published() {
+    let stage = Stage::new(10);
+    let partition = Partition::from_index(0);
+    let empty = stage.log.save();
+    for balance in 1..=2 {
+        let command = Command::Open { account: stage.id_in(0), balance };
+        queue_in(&stage, 0, &[stage.envelope(&command).encode().unwrap()]);
+    }
+    // What becomes of the same commands elsewhere.
+    let worker = stage.worker("worker", WorkerLimits::default());
+    stage.world.run_until(|| stage.log.records(partition).len() == 2, STEPS).unwrap();
+    worker.task.kill();
+    let other = stage.log.save();
+    stage.log.restore(empty);
+    let one_at_a_time = WorkerLimits { batch: 1, ..WorkerLimits::default() };
+    let worker = stage.worker("worker", one_at_a_time);
+    stage.world.run_until(|| stage.log.records(partition).len() == 1, STEPS).unwrap();
+    worker.task.kill();
+    let relayer = stage.relayer("relayer");
+    stage.world.run_until(|| stage.bus.stream(partition).len() == 1, STEPS).unwrap();
+
+    // A standby answers in the log's place, and no call fails that would say so.
+    stage.log.restore(other);
+    stage.world.run_until(|| relayer.task.is_finished(), STEPS).unwrap();
+    let halted = relayer.task.take().unwrap().unwrap_err();
+    assert!(halted.reason.contains("different ways"), "{halted}");
+    assert_eq!(stage.bus.stream(partition).len(), 1, "nothing was published onto the other's end");
+}
+
+#[test]
 fn a_log_that_is_behind_the_bus_or_went_another_way_halts_the_relayer() {
     let stage = Stage::new(8);
     let partition = Partition::from_index(0);
