@@ -210,7 +210,7 @@ where
     async fn finish(&mut self, mut step: Step) -> Result<(), Trouble> {
         if planted(Mutant::CheckpointFirst) {
             self.save().await?;
-            self.settled = step.moves.clone();
+            self.settled.clone_from(&step.moves);
             step.moves.iter_mut().for_each(|step| step.from = step.to);
         }
         let settled = std::mem::take(&mut self.settled);
