@@ -192,7 +192,7 @@ async fn fill(ground: &Ground, process: Process, lasts: Duration) -> Option<&'st
                 return Some("had ended, and was started again");
             }
             if disabled(&nats) > before {
-                // It says so, and does not store any more until it is started again.
+                // What it could not write once it does not try to write again before it is started again.
                 block_in_place(|| {
                     nats.stop();
                     nats.start_again();
@@ -212,9 +212,9 @@ async fn fill(ground: &Ground, process: Process, lasts: Duration) -> Option<&'st
     }
 }
 
-/// How often a nats-server has given up to store.
+/// How often a nats-server has said that it could not store.
 fn disabled(nats: &NatsServer) -> usize {
-    nats.log().lines().filter(|line| line.contains("DISABLED")).count()
+    nats.log().lines().filter(|line| line.contains("no space left on device")).count()
 }
 
 async fn rolling(ground: &Ground) {

@@ -4,6 +4,7 @@
 //! and it is told with the last that it logged.
 
 use std::fs::File;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use services::Port;
 use crate::harness::{Program, Running};
 use crate::plan::Component;
 
+/// The number of the signal that asks a process to stop.
+const SIGTERM: i32 = 15;
 /// Lines of a log that are shown of a process that ended by itself.
 const LAST_LINES: usize = 12;
 
@@ -24,9 +27,11 @@ pub(crate) struct Player {
     pub(crate) port: Option<Port>,
     log: PathBuf,
     running: Option<Running>,
+    /// How long its log was when it was started.
+    begun_at: u64,
     /// Whether it has said that it can be used since it was started.
     ready: bool,
-    /// How often it ended by itself.
+    /// How it ended, each time that it did so by itself.
     deaths: Vec<String>,
 }
 
@@ -40,12 +45,23 @@ impl Player {
     ) -> Self {
         let name = format!("{}-{number}", component.name());
         let log = logs.join(format!("{name}.log"));
-        Self { component, name, program, port, log, running: None, ready: false, deaths: Vec::new() }
+        Self {
+            component,
+            name,
+            program,
+            port,
+            log,
+            running: None,
+            begun_at: 0,
+            ready: false,
+            deaths: Vec::new(),
+        }
     }
 
     /// Starts it, and does not wait.
     pub(crate) fn begin(&mut self) {
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
+        self.begun_at = self.log_length();
         self.running = Some(self.program.start(log));
         self.ready = false;
     }
@@ -84,7 +100,9 @@ impl Player {
         self.signal("-TERM").await;
         let status = self.running().ended().await;
         self.running = None;
-        if status.code() != Some(0) {
+        // (Nobody can heed a signal before the program itself has begun.)
+        let not_begun = status.signal() == Some(SIGTERM) && self.log_length() == self.begun_at;
+        if status.code() != Some(0) && !not_begun {
             self.died(&format!("was asked to stop and ended with {status}"));
         }
     }
@@ -93,6 +111,10 @@ impl Player {
     pub(crate) async fn signal(&mut self, signal: &str) {
         self.look();
         self.running().signal(signal).await;
+    }
+
+    fn log_length(&self) -> u64 {
+        std::fs::metadata(&self.log).unwrap().len()
     }
 
     fn running(&mut self) -> &mut Running {
