@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use tokio::task::block_in_place;
 
 use crate::harness::{Platform, Program};
-use crate::plan::{Component, Link, Process, Stage};
+use crate::plan::{Component, Link, Process, Stage, next};
 use crate::player::Player;
 use crate::proxy::Proxy;
 
@@ -27,6 +27,8 @@ pub(crate) struct Ground {
     commands: Database,
     queries: Database,
     nats: Vec<Mutex<NatsServer>>,
+    /// Where the nats-servers find each other, taken for as long as they are there.
+    _routes: Vec<Port>,
     /// (It goes last, and takes the databases with it.)
     postgres: Mutex<PostgresServer>,
     logs: PathBuf,
@@ -38,7 +40,7 @@ impl Ground {
         let disk = disks.then_some(DISK + DISK_FOR_A_FAULT * u64::try_from(faults).unwrap());
         let postgres = block_in_place(|| PostgresServer::start_on(disk));
         let mut links = BTreeMap::new();
-        let nats = start_nats(stage.nats_servers, disk, &mut links).await;
+        let (nats, routes) = start_nats(stage.nats_servers, disk, &mut links).await;
         let (commands, queries) = block_in_place(|| (postgres.database(), postgres.database()));
         let mut ports = BTreeMap::new();
         for (component, number) in stage.components().filter(|(component, _)| component.is_called()) {
@@ -74,8 +76,17 @@ impl Ground {
             players.insert((component, number), Mutex::new(player));
         }
         let nats = nats.into_iter().map(Mutex::new).collect();
-        let ground =
-            Self { stage, players, links, commands, queries, nats, postgres: Mutex::new(postgres), logs };
+        let ground = Self {
+            stage,
+            players,
+            links,
+            commands,
+            queries,
+            nats,
+            _routes: routes,
+            postgres: Mutex::new(postgres),
+            logs,
+        };
         ground.all_ready().await;
         ground
     }
@@ -161,31 +172,31 @@ pub(crate) fn disks() -> Result<(), String> {
     Volume::possible()
 }
 
-/// So many nats-servers; several are a cluster whose routes go through proxies, too.
-async fn start_nats(servers: usize, disk: Option<u64>, links: &mut BTreeMap<Link, Proxy>) -> Vec<NatsServer> {
+/// So many nats-servers; several are a cluster whose routes go through proxies, too. And the ports of these routes.
+async fn start_nats(
+    servers: usize,
+    disk: Option<u64>,
+    links: &mut BTreeMap<Link, Proxy>,
+) -> (Vec<NatsServer>, Vec<Port>) {
     if servers == 1 {
-        return vec![block_in_place(|| NatsServer::start_on("", disk))];
+        return (vec![block_in_place(|| NatsServer::start_on("", disk))], Vec::new());
     }
     let routes: Vec<Port> = (0..servers).map(|_| services().port()).collect();
     let mut nats = Vec::new();
     for from in 1..=servers {
-        let mut peers = Vec::new();
-        for to in from + 1..=servers {
-            let proxy = Proxy::to(routes[to - 1].number(), services().port()).await;
-            peers.push(format!("\"nats-route://127.0.0.1:{}\"", proxy.port()));
-            links.insert(Link::Route(from, to), proxy);
-        }
+        let to = next(from, servers);
+        let proxy = Proxy::to(routes[to - 1].number(), services().port()).await;
+        let peer = proxy.port();
+        links.insert(Link::Route(from, to), proxy);
         // A server tells its peers where the others are. What it tells of itself leads nowhere, so that all of them keep to the proxies.
         let config = format!(
             "server_name: nats-{from}\ncluster {{ name: chaos, host: 127.0.0.1, port: {}, no_advertise: true, \
-             cluster_advertise: \"127.0.0.1:1\", routes: [{}] }}\n",
+             cluster_advertise: \"127.0.0.1:1\", routes: [\"nats-route://127.0.0.1:{peer}\"] }}\n",
             routes[from - 1].number(),
-            peers.join(", ")
         );
         nats.push(block_in_place(|| NatsServer::start_on(&config, disk)));
     }
-    drop(routes);
-    nats
+    (nats, routes)
 }
 
 fn nats_urls(ports: impl Iterator<Item = u16>) -> String {

@@ -7,6 +7,7 @@
 //! - [`player`], [`ground`]: the processes of the platform, the servers that they stand on, and a proxy on every link
 //! - [`faults`], [`storm`]: doing what the plan says, and undoing it
 //! - [`market`], [`registrar`]: the clients that keep going meanwhile, and remember what they were promised
+//! - [`watchers`]: clients that watch all of it, over connections that break
 //! - [`checks`]: what must hold afterwards
 //! - [`settings`]: what is run, from the environment
 //!
@@ -36,6 +37,7 @@ mod proxy;
 mod registrar;
 mod settings;
 mod storm;
+mod watchers;
 
 use std::sync::Arc;
 
@@ -49,6 +51,7 @@ use market::{Manner, Market};
 use plan::{Component, Kind, Stage, plan};
 use registrar::Registrar;
 use settings::Settings;
+use watchers::Watchers;
 
 /// Clients that sell, bid and decide.
 const CLIENTS: usize = 3;
@@ -73,6 +76,7 @@ async fn a_market_goes_on_whatever_fails_and_nothing_that_was_accepted_is_lost()
     let listeners = ground.doors(Component::Listener);
     let market = Market::open_at(&platform, &listeners, CLIENTS, Manner::Patient, dice.roll()).await;
     let registrar = Registrar::open(&listeners, dice.roll());
+    let watchers = Watchers::open(&ground.doors(Component::Queries), dice.roll());
     market.accepts(OPENED).await;
 
     // when
@@ -97,6 +101,10 @@ async fn a_market_goes_on_whatever_fails_and_nothing_that_was_accepted_is_lost()
     checks::an_operator_finds_nothing_stuck(&ground).await;
     checks::the_money_adds_up(&platform, &mut audit).await;
     println!("{} bids, {} of them won; the money adds up", audit.bids(), audit.winners());
+    let again = watchers.close(&audit).await;
+    println!(
+        "who watched has seen every fact once, and what everybody has; watches were begun again {again} times"
+    );
     let told = checks::every_outcome_is_told(&platform, &promised).await;
     println!("each command has one outcome: {told:?}");
     assert!(promised.len() > OPENED + settings.faults, "there was a market");
