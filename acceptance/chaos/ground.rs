@@ -11,9 +11,10 @@ use tokio::sync::Mutex;
 use tokio::task::block_in_place;
 
 use crate::harness::{Platform, Program};
-use crate::plan::{Component, Link, Process, Stage, next};
+use crate::plan::{Component, Kind, Link, Process, Stage, next};
 use crate::player::Player;
 use crate::proxy::Proxy;
+use crate::settings::Settings;
 
 /// How large the disk of a server is, where it has one of its own: that, and so much more for each fault of the run.
 const DISK: u64 = 512 << 20;
@@ -35,9 +36,10 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
-    /// Starts all of it; the servers with disks of their own where these are to be full in a run of so many faults.
-    pub(crate) async fn start(stage: Stage, disks: bool, faults: usize, logs: PathBuf) -> Self {
-        let disk = disks.then_some(DISK + DISK_FOR_A_FAULT * u64::try_from(faults).unwrap());
+    /// Starts all of it; the servers with disks of their own where these are to be full.
+    pub(crate) async fn start(settings: &Settings, stage: Stage, logs: PathBuf) -> Self {
+        let disk = settings.kinds.contains(&Kind::DiskFull);
+        let disk = disk.then_some(DISK + DISK_FOR_A_FAULT * u64::try_from(settings.faults).unwrap());
         let postgres = block_in_place(|| PostgresServer::start_on(disk));
         let mut links = BTreeMap::new();
         let (nats, routes) = start_nats(stage.nats_servers, disk, &mut links).await;
@@ -65,6 +67,9 @@ impl Ground {
                 nats_urls((1..=stage.nats_servers).map(|server| through(Process::Nats(server)))),
             );
             program = program.set("FINANCING_NATS_REPLICAS", stage.nats_servers);
+            if let Some(bug) = &settings.bug {
+                program = program.set("FINANCING_MUTANT", bug);
+            }
             if component.has_database() {
                 let through = through(Process::Postgres);
                 program = program

@@ -48,7 +48,7 @@ use checks::{SETTLED, now, since};
 use ground::Ground;
 use harness::Dice;
 use market::{Manner, Market};
-use plan::{Component, Kind, Stage, plan};
+use plan::{Component, Stage, plan};
 use registrar::Registrar;
 use settings::Settings;
 use watchers::Watchers;
@@ -69,8 +69,7 @@ async fn a_market_goes_on_whatever_fails_and_nothing_that_was_accepted_is_lost()
     let stage = Stage { replicas: REPLICAS, nats_servers: settings.nats_servers };
     let plan = plan(settings.seed, settings.faults, &settings.kinds, stage);
     let logs = settings.logs();
-    let disks = settings.kinds.contains(&Kind::DiskFull);
-    let ground = Arc::new(Ground::start(stage, disks, settings.faults, logs.clone()).await);
+    let ground = Arc::new(Ground::start(&settings, stage, logs.clone()).await);
     let platform = ground.platform().await;
     let mut dice = Dice::new(settings.seed);
     let listeners = ground.doors(Component::Listener);

@@ -22,7 +22,18 @@ const GARBAGE: [u8; 512] = {
     garbage
 };
 
-/// Makes so many connections at once, says garbage where that is wanted, and lets go of them after this time. Answers with how many
+/// Files that the clients, the proxies and the log leave to a storm: their number is limited in a process.
+const OTHERS: usize = 600;
+
+/// How many connections this process can make at once besides all that it has.
+fn affordable() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").expect("Linux has /proc");
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let soft = files.and_then(|limits| limits.split_whitespace().next()).expect("files are limited");
+    soft.parse().map_or(usize::MAX, |files: usize| files.saturating_sub(OTHERS))
+}
+
+/// Makes so many connections at once, or as many as this process may, says garbage where that is wanted, and lets go of them after this time. Answers with how many
 /// were made.
 pub(crate) async fn blow(address: &str, connections: usize, garbage: bool, lasts: Duration) -> usize {
     let connect = async || {
@@ -34,7 +45,7 @@ pub(crate) async fn blow(address: &str, connections: usize, garbage: bool, lasts
         Some(stream)
     };
     let made: Vec<TcpStream> =
-        join_all((0..connections).map(|_| connect())).await.into_iter().flatten().collect();
+        join_all((0..connections.min(affordable())).map(|_| connect())).await.into_iter().flatten().collect();
     sleep(lasts).await;
     made.len()
 }

@@ -149,6 +149,11 @@ impl NatsServer {
         assert!(started, "port {} is in use by somebody else", self.port.number());
     }
 
+    /// Other lines of configuration, from its next start on.
+    pub fn configure(&mut self, config: &str) {
+        config.clone_into(&mut self.extra);
+    }
+
     /// Sends the server a signal by its name: `STOP` and `CONT` to freeze it and let it go on, `HUP` to make it read its
     /// configuration again.
     ///
