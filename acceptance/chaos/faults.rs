@@ -14,6 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use crate::ground::Ground;
 use crate::plan::{Crowd, Ending, Fault, Harm, Kind, Link, Process};
 use crate::player::Player;
+use crate::proxy::Proxy;
 use crate::storm;
 
 /// How often it is looked whether somebody has ended by itself.
@@ -64,22 +65,22 @@ async fn one(ground: Arc<Ground>, number: usize, fault: Fault, began: Instant) {
         let now = began.elapsed().as_millis();
         println!("+{:>3}.{:03} s  #{number:<4} {what}", now / 1000, now % 1000);
     };
-    let mut told = format!("{harm}");
-    if !lasts.is_zero() {
-        told += &format!(" for {}.{:03} s", lasts.as_secs(), lasts.subsec_millis());
+    if lasts.is_zero() {
+        tell(&format!("{harm}"));
+    } else {
+        tell(&format!("{harm} for {}.{:03} s", lasts.as_secs(), lasts.subsec_millis()));
     }
-    tell(&told);
     match harm {
         Harm::Kill(process) => kill(&ground, process, lasts).await,
         Harm::Pause(process) => pause(&ground, process, lasts).await,
         Harm::Restart(process) => restart(&ground, process).await,
-        Harm::Cut(link) => on_link(&ground, link, lasts, Ending::Reset, |proxy| proxy.cut()).await,
+        Harm::Cut(link) => on_link(&ground, link, lasts, Ending::Reset, Proxy::cut).await,
         Harm::Delay(link, by) => on_link(&ground, link, lasts, Ending::Late, |proxy| proxy.delay(by)).await,
         Harm::HalfOpen(link, way, ending) => {
             on_link(&ground, link, lasts, ending, |proxy| proxy.half_open(way)).await;
         }
         Harm::BlackHole(link, ending) => {
-            on_link(&ground, link, lasts, ending, |proxy| proxy.black_hole()).await;
+            on_link(&ground, link, lasts, ending, Proxy::black_hole).await;
         }
         Harm::DiskFull(process) => {
             if let Some(afterwards) = fill(&ground, process, lasts).await {
@@ -165,13 +166,7 @@ async fn restart(ground: &Ground, process: Process) {
     }
 }
 
-async fn on_link(
-    ground: &Ground,
-    link: Link,
-    lasts: Duration,
-    ending: Ending,
-    harm: impl FnOnce(&crate::proxy::Proxy),
-) {
+async fn on_link(ground: &Ground, link: Link, lasts: Duration, ending: Ending, harm: impl FnOnce(&Proxy)) {
     let proxy = ground.link(link);
     let _turn = proxy.turn().await;
     harm(proxy);

@@ -67,9 +67,6 @@ impl Ground {
                 nats_urls((1..=stage.nats_servers).map(|server| through(Process::Nats(server)))),
             );
             program = program.set("FINANCING_NATS_REPLICAS", stage.nats_servers);
-            if let Some(bug) = &settings.bug {
-                program = program.set("FINANCING_MUTANT", bug);
-            }
             if component.has_database() {
                 let through = through(Process::Postgres);
                 program = program

@@ -23,8 +23,6 @@ pub(crate) struct Settings {
     pub(crate) kinds: BTreeSet<Kind>,
     /// Three with `FINANCING_CHAOS_HA=1`, else one.
     pub(crate) nats_servers: usize,
-    /// `FINANCING_CHAOS_BUG`: what is planted in every process of the platform, where these are built with the feature `mutants`.
-    pub(crate) bug: Option<String>,
     /// The kinds that cannot be done here, and why.
     left_out: Vec<(Kind, String)>,
 }
@@ -52,7 +50,7 @@ impl Settings {
             Some("1") => CLUSTER,
             Some(other) => panic!("FINANCING_CHAOS_HA: 0 or 1, not {other}"),
         };
-        Self { seed: Dice::seed(), faults, kinds, nats_servers, bug: of("FINANCING_CHAOS_BUG"), left_out }
+        Self { seed: Dice::seed(), faults, kinds, nats_servers, left_out }
     }
 
     /// An empty folder for the logs of this run, which stays.
@@ -86,9 +84,6 @@ impl fmt::Display for Settings {
             kinds.join(", "),
             if self.nats_servers == 1 { "a nats-server" } else { "three nats-servers" }
         )?;
-        if let Some(bug) = &self.bug {
-            write!(f, "\nBROKEN ON PURPOSE: {bug}")?;
-        }
         for (kind, why) in &self.left_out {
             write!(f, "\nLEFT OUT: {}, because nothing can be mounted here: {why}", kind.name())?;
         }
