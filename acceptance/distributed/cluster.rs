@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::harness::{Home, Platform, Program, Running, Services, issuer_registered};
 use crate::ledger::until;
+use crate::market::{Manner, Market};
 
 /// What there are several of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -400,6 +401,14 @@ impl Cluster {
     fn database(&self, kind: Kind) -> &Database {
         let Services { commands, queries, .. } = self.services();
         if kind == Kind::Projector { queries } else { commands }
+    }
+}
+
+impl Market {
+    /// Registers who takes part, and lets so many clients work over all listeners, until the market is closed.
+    pub(crate) async fn open(cluster: &Cluster, clients: usize, manner: Manner, seed: u64) -> Self {
+        let platform = cluster.platform().await;
+        Self::open_at(&platform, &cluster.addresses(Kind::Listener), clients, manner, seed).await
     }
 }
 

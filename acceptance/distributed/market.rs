@@ -13,13 +13,12 @@ use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use crate::cluster::{Cluster, Kind};
 use crate::harness::load::{Order, Promise};
 use crate::harness::proto::command_service_client::CommandServiceClient;
 use crate::harness::proto::{
     ApproveFinancingRequest, BidOnInvoiceRequest, CommandState, ReverseFinancingRequest, SellInvoiceRequest,
 };
-use crate::harness::{Dice, eur, in_time, uuid};
+use crate::harness::{Dice, Platform, eur, in_time, uuid};
 
 /// What the clients put up with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +46,16 @@ pub(crate) struct Market {
     clients: Vec<JoinHandle<()>>,
 }
 
+/// Connects when it is needed, and again when the connection turns out to be dead: one that is silent is asked whether it lives.
+pub(crate) fn connect(address: &str) -> Channel {
+    Endpoint::from_shared(format!("http://{address}"))
+        .unwrap()
+        .connect_timeout(PATIENCE)
+        .http2_keep_alive_interval(PATIENCE)
+        .keep_alive_timeout(PATIENCE)
+        .connect_lazy()
+}
+
 /// What the clients share.
 struct Floor {
     listeners: Vec<CommandServiceClient<Channel>>,
@@ -72,12 +81,14 @@ pub(crate) struct Closed {
 
 impl Market {
     /// Registers who takes part, and lets so many clients work, until the market is closed.
-    pub(crate) async fn open(cluster: &Cluster, clients: usize, manner: Manner, seed: u64) -> Self {
-        let platform = cluster.platform().await;
-        let listeners = cluster.addresses(Kind::Listener).into_iter().map(|address| {
-            let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-            CommandServiceClient::new(endpoint.connect_timeout(PATIENCE).connect_lazy())
-        });
+    pub(crate) async fn open_at(
+        platform: &Platform,
+        listeners: &[String],
+        clients: usize,
+        manner: Manner,
+        seed: u64,
+    ) -> Self {
+        let listeners = listeners.iter().map(|address| CommandServiceClient::new(connect(address)));
         let floor = Arc::new(Floor {
             listeners: listeners.collect(),
             manner,
@@ -236,7 +247,7 @@ fn seconds(duration: Duration) -> prost_types::Duration {
 }
 
 /// What a platform may answer whose processes and connections break.
-fn is_worth_a_repeat(status: &Status) -> bool {
+pub(crate) fn is_worth_a_repeat(status: &Status) -> bool {
     matches!(
         status.code(),
         Code::Unavailable

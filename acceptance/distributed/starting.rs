@@ -107,6 +107,36 @@ async fn whoever_is_started_first_waits_for_the_others() {
 }
 
 #[tokio::test]
+async fn whoever_is_started_while_nats_stores_nothing_waits_until_it_does() {
+    // given
+    let mut parts = Parts::new();
+    let nats = &mut parts.services_mut().nats;
+    nats.stop();
+    // As a server is that has given up because its disk was full.
+    nats.configure("jetstream: false");
+    nats.start_again();
+    for name in ALL {
+        parts.begin(name, &parts.program(name));
+    }
+    for name in ALL {
+        parts.says(name, "JetStream is not enabled").await;
+    }
+
+    // when
+    let nats = &mut parts.services_mut().nats;
+    nats.stop();
+    nats.configure("");
+    nats.start_again();
+
+    // then
+    for name in ALL {
+        parts.ready(name).await;
+    }
+    one_saga(&parts.platform().await).await;
+    parts.stop(&ALL).await;
+}
+
+#[tokio::test]
 async fn whoever_waits_can_be_stopped() {
     let (mut parts, _doors) = waiting().await;
     parts.stop(&ALL).await;

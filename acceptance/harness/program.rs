@@ -97,6 +97,11 @@ impl Running {
         }
     }
 
+    /// Its exit status, where it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.process.try_wait().unwrap()
+    }
+
     /// Waits until it has ended by itself.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         in_time(&format!("{} ends", self.name), self.process.wait()).await.unwrap()

@@ -108,9 +108,8 @@ pub async fn connect(settings: &Connect) -> Result<Nats, NatsError> {
     match nats.request::<serde_json::Value>("INFO", &()).await? {
         Ok(_) => Ok(nats),
         Err(error) => Err(match error.error_code() {
-            ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
-                NatsError::NoJetStream
-            }
+            ErrorCode::JETSTREAM_NOT_ENABLED => NatsError::NoJetStream,
+            ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => NatsError::NotForAccount,
             _ => NatsError::Unavailable(error.to_string()),
         }),
     }

@@ -28,9 +28,12 @@ pub enum NatsError {
         /// The least that is accepted.
         least: String,
     },
-    /// The server stores nothing.
-    #[error("JetStream is not enabled on this NATS server, or not for this account")]
+    /// The server stores nothing now: it was never told to, or it has given up because its disk was full, until it is started again.
+    #[error("JetStream is not enabled on this NATS server, or it was given up for want of room")]
     NoJetStream,
+    /// The server stores nothing for us.
+    #[error("JetStream is not enabled for this account of NATS")]
+    NotForAccount,
     /// The server answered, but could not do what it was asked.
     #[error("{0}")]
     Unavailable(String),
@@ -69,11 +72,11 @@ impl NatsError {
     #[must_use]
     pub const fn retryable(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::Unavailable(_) | Self::Missing { .. } => true,
+            Self::Unreachable(_) | Self::NoJetStream | Self::Unavailable(_) | Self::Missing { .. } => true,
             Self::Settings(_)
             | Self::Refused(_)
             | Self::TooOld { .. }
-            | Self::NoJetStream
+            | Self::NotForAccount
             | Self::NotCreated { .. }
             | Self::Mismatch { .. } => false,
         }
@@ -167,7 +170,8 @@ mod tests {
         assert!(NatsError::Unreachable(String::new()).retryable());
         assert!(NatsError::Missing { stream: String::new(), creator: "x" }.retryable());
         assert!(!NatsError::Refused(String::new()).retryable());
-        assert!(!NatsError::NoJetStream.retryable());
+        assert!(NatsError::NoJetStream.retryable());
+        assert!(!NatsError::NotForAccount.retryable());
         assert!(!NatsError::NotCreated { stream: String::new(), reason: String::new() }.retryable());
         assert!(!NatsError::TooOld { found: String::new(), least: String::new() }.retryable());
     }

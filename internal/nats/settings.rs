@@ -17,7 +17,8 @@ use super::error::NatsError;
 const AHEAD: usize = 1024;
 /// Messages that wait for their reader, of each subscription.
 const WAITING: usize = 16 * 1024;
-/// How often a silent server is asked whether it lives; two silences are a lost connection.
+/// How often the server is asked whether it lives. Two silences are borne, with the third the connection is lost: whoever owns partitions does
+/// nothing about them until then, and nobody takes them over, because he lives.
 const PING: Duration = Duration::from_secs(3);
 /// The longest pause between two attempts to connect again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);

@@ -81,6 +81,13 @@ pub(super) fn leaves_connection_alone(error: &sqlx::Error) -> bool {
         || code.as_deref() == Some("57014")
 }
 
+/// Whether a server that says this when somebody connects means it. It does not where it starts up or shuts down, has no connection or no
+/// room left, or fails itself: one whose disk is full cannot write down what it has cached, and calls that an internal error (XX000).
+fn is_meant(code: &str) -> bool {
+    let corrupted = [code::DATA_CORRUPTED, code::INDEX_CORRUPTED].contains(&code);
+    corrupted || !["08", "53", "57", "58", "XX"].contains(&class(code))
+}
+
 /// A number that no column can hold.
 pub(super) fn too_large(what: impl fmt::Display) -> PortError {
     PortError::Content(format!("{what} is out of range"))
@@ -228,8 +235,7 @@ impl OpenError {
     pub(super) fn connecting(database: &str, error: &sqlx::Error) -> Self {
         let (database, reason) = (database.to_owned(), error.to_string());
         let refused = match error.as_database_error().and_then(sqlx::error::DatabaseError::code) {
-            // It starts up or shuts down, or has no connection left; anything else that it says is meant.
-            Some(code) => !matches!(class(&code), "08" | "53" | "57"),
+            Some(code) => is_meant(&code),
             // A certificate that does not fit comes as data that is invalid.
             None => {
                 matches!(error, sqlx::Error::Tls(_) | sqlx::Error::Configuration(_))
@@ -248,5 +254,22 @@ impl OpenError {
             return Self::Unprepared { database, reason: refusal.message().to_owned() };
         }
         Self::Store { database, reason: port_error(error) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_that_is_meant_ends_who_connects() {
+        // A wrong password, no such database, no right to connect; a page that cannot be read.
+        for code in ["28P01", "3D000", "42501", "XX001", "XX002"] {
+            assert!(is_meant(code), "{code}");
+        }
+        // Starting up, no connection left, no room left, a file that cannot be written, and what is said where that was the reason.
+        for code in ["57P03", "53300", "53100", "58030", "XX000", "08006"] {
+            assert!(!is_meant(code), "{code}");
+        }
     }
 }

@@ -10,6 +10,7 @@
 //! - `database.rs`: one database, made for one test
 //! - `nats.rs`: one NATS server, started for one test; it can be killed and started again
 //! - `postgres.rs`: one PostgreSQL server, likewise
+//! - `volume.rs`: a small disk for one of them, which can be full
 //! - `port.rs`: where they listen, and how it is waited for
 //!
 //! This crate is for tests: where something does not work it panics and says what the failed program said.
@@ -19,11 +20,13 @@ mod database;
 mod nats;
 mod port;
 mod postgres;
+mod volume;
 
 pub use database::Database;
 pub use nats::NatsServer;
 pub use port::Port;
 pub use postgres::PostgresServer;
+pub use volume::Volume;
 
 use database::Server;
 

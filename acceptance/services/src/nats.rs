@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 use crate::port::{Port, listens, within_patience};
+use crate::volume::{self, Volume};
 use crate::{run, services};
 
 /// A NATS server of its own: own process, own port, own store in a temporary folder. It ends, and its folder goes, when it is
@@ -18,6 +19,8 @@ use crate::{run, services};
 pub struct NatsServer {
     process: Option<Child>,
     port: Port,
+    /// Where it stores, when that can be full. (It goes before the folder that it is in.)
+    volume: Option<Volume>,
     folder: TempDir,
     program: PathBuf,
     extra: String,
@@ -43,10 +46,20 @@ impl NatsServer {
     /// When it does not, with its log.
     #[must_use]
     pub fn start_with(config: &str) -> Self {
-        Self::start_as(config.to_owned(), None)
+        Self::start_on(config, None)
     }
 
-    fn start_as(extra: String, route: Option<Port>) -> Self {
+    /// The same, with a store of so many bytes that can be full, where that is wanted.
+    ///
+    /// # Panics
+    ///
+    /// When it does not answer, with its log; or when nothing can be mounted here.
+    #[must_use]
+    pub fn start_on(config: &str, bytes: Option<u64>) -> Self {
+        Self::start_as(config.to_owned(), None, bytes)
+    }
+
+    fn start_as(extra: String, route: Option<Port>, bytes: Option<u64>) -> Self {
         let services = services();
         // Inside the services' folder, so that `scripts/services down` finds a server whose test was killed.
         let servers = services.folder().join("servers");
@@ -55,11 +68,13 @@ impl NatsServer {
         let mut server = Self {
             process: None,
             port: Port::free(services.folder()),
+            volume: None,
             folder: folder.expect("the services' folder can be written"),
             program: services.program("nats-server"),
             extra,
             _route: route,
         };
+        server.volume = volume::over(&server.store(), bytes);
         while !server.try_start() {
             server.port = Port::free(services.folder());
         }
@@ -82,7 +97,7 @@ impl NatsServer {
                 "server_name: test-{number}\ncluster {{ name: test, listen: \"127.0.0.1:{}\", routes: [{urls}] }}",
                 route.number()
             );
-            Self::start_as(config, Some(route))
+            Self::start_as(config, Some(route), None)
         };
         (1..).zip(routes).map(start).collect()
     }
@@ -103,6 +118,25 @@ impl NatsServer {
     #[must_use]
     pub fn store(&self) -> PathBuf {
         self.folder.path().join("store")
+    }
+
+    /// The disk that it stores on, where it has one of its own.
+    #[must_use]
+    pub fn volume(&self) -> Option<&Volume> {
+        self.volume.as_ref()
+    }
+
+    /// Starts the server again where it has ended by itself; whether it had.
+    ///
+    /// # Panics
+    ///
+    /// See [`NatsServer::start_again`].
+    pub fn revive(&mut self) -> bool {
+        let ended = self.ended();
+        if ended {
+            self.start_again();
+        }
+        ended
     }
 
     /// Ends the server as a crash would (SIGKILL) and waits until it is gone. Nothing happens when it does not run.
@@ -143,6 +177,11 @@ impl NatsServer {
         assert!(started, "port {} is in use by somebody else", self.port.number());
     }
 
+    /// Other lines of configuration, from its next start on.
+    pub fn configure(&mut self, config: &str) {
+        config.clone_into(&mut self.extra);
+    }
+
     /// Sends the server a signal by its name: `STOP` and `CONT` to freeze it and let it go on, `HUP` to make it read its
     /// configuration again.
     ///
@@ -176,10 +215,12 @@ impl NatsServer {
     /// Starts the process and waits until it answers; false when somebody else has its port.
     fn try_start(&mut self) -> bool {
         let config = format!(
-            "host: 127.0.0.1\nport: {}\npid_file: \"{}\"\njetstream {{ store_dir: \"{}\", sync_interval: always }}\n{}\n",
+            "host: 127.0.0.1\nport: {}\npid_file: \"{}\"\njetstream {{ store_dir: \"{}\", sync_interval: always{} }}\n{}\n",
             self.port.number(),
             self.path("nats.pid").display(),
             self.store().display(),
+            // What it may store does not depend on how full the disk was when it was started.
+            if self.volume.is_some() { ", max_file_store: 1TB" } else { "" },
             self.extra
         );
         fs::write(self.path("nats.conf"), config).expect("the server's folder can be written");

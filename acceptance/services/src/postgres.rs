@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::database::{Database, Server};
 use crate::port::{Port, within_patience};
+use crate::volume::{self, Volume};
 use crate::{kept, run, services};
 
 /// How PostgreSQL runs where we are root, which it refuses to be.
@@ -19,6 +20,9 @@ const AS_POSTGRES: [&str; 5] = ["setpriv", "--reuid=postgres", "--regid=postgres
 
 /// Connections that it takes: a few for each of the replicas of one test, and those of processes that were just killed.
 const CONNECTIONS: u32 = 200;
+
+/// What keeps the write-ahead log from filling a small disk by itself.
+const SMALL_LOG: &[&str] = &["-c", "max_wal_size=128MB", "-c", "min_wal_size=32MB"];
 
 /// A PostgreSQL server of its own: own processes, own port, own data in a temporary folder. It ends, and its folder goes, when it
 /// is dropped.
@@ -28,6 +32,8 @@ pub struct PostgresServer {
     /// Its children, while they are frozen.
     frozen: Vec<u32>,
     port: Port,
+    /// Where its data are, when that can be full. (It goes before the folder that it is in.)
+    volume: Option<Volume>,
     folder: TempDir,
 }
 
@@ -39,8 +45,24 @@ impl PostgresServer {
     /// When it does not, with its log.
     #[must_use]
     pub fn start() -> Self {
-        let mut server =
-            Self { process: None, frozen: Vec::new(), port: services().port(), folder: new_folder() };
+        Self::start_on(None)
+    }
+
+    /// The same, with data on a disk of so many bytes that can be full, where that is wanted.
+    ///
+    /// # Panics
+    ///
+    /// When it does not answer, with its log; or when nothing can be mounted here.
+    #[must_use]
+    pub fn start_on(bytes: Option<u64>) -> Self {
+        let mut server = Self {
+            process: None,
+            frozen: Vec::new(),
+            port: services().port(),
+            volume: None,
+            folder: new_folder(),
+        };
+        server.volume = volume::over(&server.data(), bytes);
         server.initialise();
         while !server.try_start() {
             server.port = services().port();
@@ -65,7 +87,8 @@ impl PostgresServer {
         primary.psql("postgres", &format!("CREATE ROLE standby REPLICATION LOGIN PASSWORD '{password}'"));
         let folder = new_folder();
         give(folder.path());
-        let mut standby = Self { process: None, frozen: Vec::new(), port: services().port(), folder };
+        let mut standby =
+            Self { process: None, frozen: Vec::new(), port: services().port(), volume: None, folder };
         run(program("pg_basebackup")
             .arg("--dbname")
             .arg(format!("host=127.0.0.1 port={} user=standby application_name=standby", self.port()))
@@ -125,6 +148,26 @@ impl PostgresServer {
     #[must_use]
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
+    }
+
+    /// The disk that its data are on, where it has one of its own.
+    #[must_use]
+    pub fn volume(&self) -> Option<&Volume> {
+        self.volume.as_ref()
+    }
+
+    /// Starts the server again where it has ended by itself, as it does when it cannot write; whether it had.
+    ///
+    /// # Panics
+    ///
+    /// See [`PostgresServer::start_again`].
+    pub fn revive(&mut self) -> bool {
+        let ended = self.ended();
+        if ended {
+            self.process = None;
+            self.start_again();
+        }
+        ended
     }
 
     /// Ends the server as a crash would (SIGKILL, all of its processes) and waits until they are gone. Nothing happens when it does
@@ -221,6 +264,9 @@ impl PostgresServer {
         fs::write(&password, &services().postgres.superuser.password)
             .expect("the server's folder can be written");
         give(self.folder.path());
+        if self.volume.is_some() {
+            give(&self.data());
+        }
         give(&password);
         run(program("initdb")
             .arg("--pgdata")
@@ -245,6 +291,7 @@ impl PostgresServer {
             .args(["-p", &port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
             .args(["-c", "fsync=on", "-c", "synchronous_commit=on", "-c", "full_page_writes=on"])
             .args(["-c", "shared_buffers=64MB", "-c", &format!("max_connections={CONNECTIONS}")])
+            .args(if self.volume.is_some() { SMALL_LOG } else { &[] })
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file can be opened twice"))
             .stderr(log)
@@ -278,8 +325,8 @@ impl PostgresServer {
         asked.expect("pg_isready can be started").success()
     }
 
-    /// Ends the server at once, in order (SIGQUIT). Nothing is left of it when it is gone: not even its shared memory, which a crash
-    /// leaves behind. Nothing happens when it does not run.
+    /// Ends the server without waiting for anybody, and waits until it is gone. What is left of it then: not even its shared memory,
+    /// which a crash leaves behind. Nothing happens when it does not run.
     ///
     /// # Panics
     ///

@@ -113,7 +113,7 @@ async fn a_file_without_credentials_is_refused() {
 }
 
 #[tokio::test]
-async fn a_server_that_stores_nothing_is_refused() {
+async fn a_server_that_stores_nothing_for_us_is_refused() {
     let server =
         NatsServer::start_with("accounts { PLAIN: { users: [ { user: me, password: hunter2 } ] } }\n");
     let settings = Connect {
@@ -122,7 +122,27 @@ async fn a_server_that_stores_nothing_is_refused() {
         ..Connect::to(&server.url())
     };
     let refused = refused(&settings).await;
+    assert_eq!(refused, NatsError::NotForAccount);
+}
+
+#[tokio::test]
+async fn a_server_that_stores_nothing_now_may_do_so_later() {
+    let server = NatsServer::start_with("jetstream: false\n");
+    let refused = refused(&Connect::to(&server.url())).await;
     assert_eq!(refused, NatsError::NoJetStream);
+    assert!(refused.retryable());
+}
+
+/// What becomes of a connection that a network has forgotten, too: nobody is told that it is gone.
+#[tokio::test]
+async fn a_server_that_says_nothing_any_more_is_noticed_before_others_notice_that_nothing_is_done() {
+    let server = NatsServer::start();
+    let nats = connect(&Connect::to(&server.url())).await.unwrap();
+    let lost = nats.lost();
+    server.signal("STOP");
+    let noticed = tokio::time::timeout(std::time::Duration::from_secs(15), lost).await;
+    server.signal("CONT");
+    assert!(noticed.is_ok(), "three questions without an answer are enough");
 }
 
 /// An authority, and certificates of a server and a client that it vouches for.
