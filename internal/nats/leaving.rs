@@ -3,7 +3,7 @@
 //! The rule this module protects: whoever carries a platform away, or starts it on another log, is told what stays in these
 //! streams; and only what can be made again, or what a person has given up by name, is deleted.
 
-use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::{self, ErrorCode};
 use eventsourcing::ports::{ForeignPosition, PortError, PortResult};
 use serde_json::{Value, json};
 
@@ -83,14 +83,13 @@ impl Nats {
 
     async fn discard(&self, stream: &str) -> PortResult<u64> {
         let Some(info) = self.stream_info(stream).await? else { return Ok(0) };
-        match self.request::<Value>(&format!("STREAM.DELETE.{stream}"), &()).await? {
-            Ok(_) => Ok(number(&info, "/state/messages")),
-            Err(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(0),
-            Err(error) => Err(match api_error(stream, &error) {
-                PortError::Broken(reason) => PortError::Broken(format!("{stream} is not deleted: {reason}")),
-                other => other,
-            }),
-        }
+        let streams = jetstream::new(self.client().clone());
+        let deleting = async {
+            let deleted = streams.delete_stream(stream).await;
+            deleted.map_err(|error| PortError::Unavailable(format!("{stream} is not deleted: {error}")))
+        };
+        self.answered(deleting).await?;
+        Ok(number(&info, "/state/messages"))
     }
 }
 

@@ -14,11 +14,11 @@ use eventsourcing::transfer::text::Encoder;
 use eventsourcing::transfer::{Contents, LogSource, Totals};
 use indicatif::ProgressBar;
 
-use super::super::client::ClientError;
-use super::super::distributed::Leaving;
-use super::super::settings::{CommandDatabase, NatsSettings};
-use super::super::stores::POLICIES;
 use super::{STANDARD, bar, finish, summary, wrongly};
+use crate::runtime::client::ClientError;
+use crate::runtime::distributed::Leaving;
+use crate::runtime::settings::{CommandDatabase, NatsSettings};
+use crate::runtime::stores::POLICIES;
 use crate::sqlite::SqliteExport;
 
 /// The embedded platform's directory, where nothing is named.
@@ -27,9 +27,14 @@ const DATA_DIR: &str = "./data";
 /// Records read at once.
 const PAGE: usize = 512;
 
+/// Examples of it.
+const EXAMPLES: &str = "Examples:\n  financing export --data-dir data --finish --output log.jsonl\n  financing export --command-database-url \
+                        postgres://… --output log.jsonl\n  financing export | gzip > log.jsonl.gz";
+
 /// What to export, and where to.
 #[derive(Debug, Clone, Args)]
 #[command(
+    after_help = EXAMPLES,
     long_about = "Write the whole event log of a platform that has stopped as lines of JSON: records, outcomes of commands, and a \
                   checksum. `financing import` makes a platform of it, in either topology. Read models, bus and snapshots are not in \
                   it, because they are made from it again.\n\nWithout a database it is the embedded platform in --data-dir; with the \
@@ -65,7 +70,7 @@ fn failed(reason: impl Display) -> ClientError {
 /// When something runs or waits, or cannot be read or written.
 pub async fn run(arguments: ExportArguments) -> Result<String, ClientError> {
     let ExportArguments { data_dir, command, nats, output, finish } = arguments;
-    let mut output = Output::open(output)?;
+    let mut output = Output::open(&output)?;
     let (contents, totals, notes) = if command.command_database_url.is_some() {
         let mut leaving = Leaving::begin(&command, &nats).await.map_err(failed)?;
         let contents = leaving.source.contents().clone();
@@ -73,7 +78,8 @@ pub async fn run(arguments: ExportArguments) -> Result<String, ClientError> {
         // Whoever sends meanwhile sends to a platform that is left.
         leaving.nothing_waits().await.map_err(failed)?;
         let totals = end(encoder, &contents, &mut output)?;
-        (contents, totals, leaving.stays_behind().await.map_err(failed)?)
+        let stays = leaving.stays_behind().await.map_err(failed)?;
+        (contents, totals, stays.into_iter().map(|what| ("stays", what)).collect())
     } else {
         let directory = data_dir.unwrap_or_else(|| PathBuf::from(DATA_DIR));
         if finish {
@@ -164,11 +170,11 @@ enum Output {
 }
 
 impl Output {
-    fn open(name: String) -> Result<Self, ClientError> {
+    fn open(name: &str) -> Result<Self, ClientError> {
         if name == STANDARD {
             return Ok(Self::Standard(BufWriter::new(std::io::stdout())));
         }
-        let (whole, part) = (PathBuf::from(&name), PathBuf::from(format!("{name}.part")));
+        let (whole, part) = (PathBuf::from(name), PathBuf::from(format!("{name}.part")));
         if whole.exists() {
             return Err(wrongly(&format!("{name} is there already: name another file")));
         }

@@ -14,9 +14,9 @@ use eventsourcing::ports::{Checkpoints, EventLog as _, PortResult, ReadModelSche
 use eventsourcing::queue::Waiting as _;
 use readmodel::{FinancingProjection, tables};
 
-use super::super::environment::SystemEnvironment;
-use super::super::stores::{POLICIES, Stores};
-use super::super::supervise::Parts;
+use crate::runtime::environment::SystemEnvironment;
+use crate::runtime::stores::{POLICIES, Stores};
+use crate::runtime::supervise::Parts;
 use crate::sqlite::{DirectoryLock, PlatformStore, SqliteExport};
 
 /// The pause between two looks.

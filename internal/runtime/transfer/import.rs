@@ -13,20 +13,29 @@ use eventsourcing::transfer::text::{Decoder, MAX_LINE, Read, TextError};
 use eventsourcing::transfer::{Contents, LogTarget, Totals};
 use indicatif::ProgressBar;
 
-use super::super::client::ClientError;
-use super::super::distributed::arrive;
-use super::super::settings::{CommandDatabase, NatsSettings};
-use super::super::stores::POLICIES;
 use super::{STANDARD, bar, summary, wrongly};
+use crate::runtime::client::ClientError;
+use crate::runtime::distributed::arrive;
+use crate::runtime::settings::{CommandDatabase, NatsSettings};
+use crate::runtime::stores::POLICIES;
 use crate::sqlite::SqliteImport;
 
 /// Records written at once, and bytes of lines.
 const RECORDS: usize = 1024;
 const BYTES: usize = 4 * 1024 * 1024;
 
+/// Examples of it.
+const EXAMPLES: &str = "Examples:\n  financing import --data-dir data --input log.jsonl\n  financing import --command-database-url postgres://… \
+                        --nats-url nats://… --input log.jsonl\n  gunzip < log.jsonl.gz | financing import --data-dir data";
+
+/// What is to be done when it is there.
+const NEXT: &str = "next";
+const THEN: &str = "then";
+
 /// What to import, and where to.
 #[derive(Debug, Clone, Args)]
 #[command(
+    after_help = EXAMPLES,
     long_about = "Make the event log of a platform from what `financing export` has written: into a directory, for an embedded \
                   platform; or into a database, for a distributed one. There must be no platform yet. All of it is written or nothing: \
                   an import that was killed is begun anew, and no platform starts on what it has left behind.\n\nThe database is \
@@ -66,20 +75,17 @@ pub async fn run(arguments: ImportArguments) -> Result<String, ClientError> {
     let (decoder, contents) = Decoder::begin(lines.next()?).map_err(failed)?;
     let reading = Reading { lines, decoder, contents: contents.clone() };
     let partitions = contents.deployment.partitions;
-    let (totals, next) = match data_dir {
-        Some(directory) => {
-            let target = SqliteImport::begin(&directory, &contents, POLICIES).await.map_err(failed)?;
-            let start = format!("financing --data-dir {} --partitions {partitions}", directory.display());
-            (reading.into_target(target).await?, start)
-        }
-        None => {
-            let target = arrive(&command, &nats, &contents).await.map_err(failed)?;
-            let start =
-                format!("grant with scripts/roles.sql, start every process with --partitions {partitions}");
-            (reading.into_target(target).await?, start)
-        }
+    let (totals, next) = if let Some(directory) = data_dir {
+        let target = SqliteImport::begin(&directory, &contents, POLICIES).await.map_err(failed)?;
+        let directory = directory.display();
+        let start = format!("financing --data-dir {directory} --partitions {partitions}");
+        let verify = format!("financing verify --data-dir {directory}");
+        (reading.into_target(target).await?, [(NEXT, start), (THEN, verify)])
+    } else {
+        let target = arrive(&command, &nats, &contents).await.map_err(failed)?;
+        let start = format!("run scripts/roles.sql, and start every process with --partitions {partitions}");
+        (reading.into_target(target).await?, [(NEXT, start), (THEN, "financing verify".to_owned())])
     };
-    let next = [format!("next: {next};"), "then: financing verify".to_owned()];
     Ok(summary("imported", &contents, &totals, &next))
 }
 

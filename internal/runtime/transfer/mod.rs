@@ -13,12 +13,13 @@ pub mod export;
 mod finish;
 pub mod import;
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use eventsourcing::transfer::{Contents, Totals};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::client::ClientError;
+use crate::runtime::client::ClientError;
 
 /// The exit code of a program that was called wrongly: `EX_USAGE`.
 const USAGE: u8 = 64;
@@ -40,21 +41,20 @@ fn bar(what: &'static str, contents: &Contents) -> ProgressBar {
     bar
 }
 
-/// What was done, for people.
-fn summary(done: &str, contents: &Contents, totals: &Totals, more: &[String]) -> String {
+/// What was done, for people, and what more there is to say: each with a word in front.
+fn summary(done: &str, contents: &Contents, totals: &Totals, more: &[(&str, String)]) -> String {
+    let Totals { records, commands, sha256 } = totals;
     let deployment = &contents.deployment;
-    let mut text = format!(
-        "{done:<14}{} records, {} commands, {} partitions\n{:<14}{}\n{:<14}{}\n",
-        totals.records,
-        totals.commands,
-        deployment.partitions,
-        "deployment",
-        deployment.id,
-        "sha256",
-        totals.sha256
-    );
-    for line in more {
-        text.push_str(&format!("{:<14}{line}\n", ""));
+    let mut lines = vec![
+        (done, format!("{records} records, {commands} commands, {} partitions", deployment.partitions)),
+        ("deployment", deployment.id.to_string()),
+        ("sha256", sha256.clone()),
+    ];
+    lines.extend_from_slice(more);
+    let mut text = String::new();
+    for (word, what) in lines {
+        // Writing to a String does not fail.
+        let _written = writeln!(text, "{word:<14}{what}");
     }
     text
 }

