@@ -172,6 +172,17 @@ impl Load {
         self.repeated.fetch_add(kept.len(), Ordering::Relaxed);
     }
 
+    /// Sends everything again, one after the other, to a platform that has lost some of its past: the same ids are promised again,
+    /// and what becomes of the commands may be something else.
+    pub(crate) async fn begin_again(&self, platform: &Platform) {
+        let kept = std::mem::take(&mut *self.kept.lock().unwrap());
+        for (order, promise) in kept {
+            let (again, _) = order.send(platform.commands()).await.expect("it is accepted again");
+            assert_eq!(again.command_id, promise.command_id, "{order:?}");
+            self.kept.lock().unwrap().push((order, again));
+        }
+    }
+
     /// How many calls were sent again.
     pub(crate) fn repeated(&self) -> usize {
         self.repeated.load(Ordering::Relaxed)
