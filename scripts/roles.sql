@@ -20,6 +20,8 @@
 -- | financing_relayer   | relayerd                     | reads records                           | no access                 |
 -- | financing_projector | queryprojectord              | no access                               | writes rows, checkpoints  |
 -- | financing_query     | queriesd                     | no access                               | reads                     |
+--
+-- `financing export` reads as financing_worker. `financing import` writes as the owner, before these roles are granted anything or after.
 
 \set ON_ERROR_STOP on
 

@@ -8,6 +8,7 @@ use eventsourcing::environment::Environment as _;
 use invoice_financing::runtime::environment::SystemEnvironment;
 use serde_json::Value;
 use services::PostgresServer;
+use tempfile::TempDir;
 use tokio::task::block_in_place;
 use tokio::time::Instant;
 
@@ -18,6 +19,7 @@ use crate::harness::{Dice, Home, Load, Services};
 use crate::ledger::{Ledger, connect_raw, count, until};
 use crate::market::{Manner, Market};
 use crate::parts::{ALL, Parts, settle};
+use crate::restored::{page, type_in};
 
 const CLIENTS: usize = 4;
 /// So many commands have to be accepted behind each loss.
@@ -181,25 +183,17 @@ async fn a_standby_that_is_behind_the_bus_stops_the_relayer_and_the_platform_goe
         // (A worker that has looked at the queue has halted: it was purged behind what the log knows.)
         let _code = parts.halt(name).await;
     }
-    // What is left of the queue may follow from facts that are no more.
-    for stream in streams().into_iter().filter(|stream| stream == "COMMANDS" || stream.starts_with("EVENTS_"))
-    {
-        nats.delete_stream(stream).await.unwrap();
-    }
-    parts
-        .services()
-        .queries
-        .psql("DROP SCHEMA public CASCADE; CREATE SCHEMA public AUTHORIZATION financing;");
-    let adopted = parts.adopt().await;
-    println!("{adopted}");
+    let folder = TempDir::new().unwrap();
+    let commands = page("docs/high-availability.md", "When a failover lost something");
+    println!("{}", type_in(folder.path(), parts.services(), &commands));
     parts.run(&ALL).await;
 
     // then: whoever repeats what was promised gets it
     let platform = parts.platform().await;
-    load.send_again(&platform).await;
+    load.begin_again(&platform).await;
     settle(&platform, &load.promises()).await;
     parts.trade(&load, 30).await;
-    load.send_again(&platform).await;
+    load.begin_again(&platform).await;
     settle(&platform, &load.promises()).await;
     println!("{} records, in the log and on the bus", ledger.agree().await);
     ledger.close().await;

@@ -136,6 +136,14 @@ impl Parts {
         self.running.remove(name);
     }
 
+    /// `kill -9`, of one that may have ended by itself.
+    pub(crate) async fn kill_if_it_lives(&mut self, name: &'static str) {
+        let process = self.process(name);
+        process.signal("-KILL").await;
+        process.ended().await;
+        self.running.remove(name);
+    }
+
     /// Waits until a component has ended by itself.
     pub(crate) async fn ended(&mut self, name: &'static str) -> ExitStatus {
         let status = self.process(name).ended().await;

@@ -244,22 +244,22 @@ async fn every_process_may_be_stopped_under_load() {
 }
 
 /// Both databases, and roles of their own. The roles are the server's, so they go with the test.
-struct Roles {
-    commands: Database,
-    queries: Database,
+pub(crate) struct Roles {
+    pub(crate) commands: Database,
+    pub(crate) queries: Database,
     prefix: String,
 }
 
 impl Roles {
     const NAMES: [&'static str; 4] = ["worker", "relayer", "projector", "query"];
 
-    fn prepare() -> Self {
+    pub(crate) fn prepare() -> Self {
         let (commands, queries) = (services().database(), services().database());
         let prefix = commands.name().replace("test_", "r");
         Self { commands, queries, prefix }
     }
 
-    fn grant(&self) {
+    pub(crate) fn grant(&self) {
         let passwords = Self::NAMES.map(|role| format!("\\set {role}_password secret-of-{role}\n")).concat();
         let script = include_str!("../../scripts/roles.sql");
         for database in [&self.commands, &self.queries] {
@@ -267,7 +267,7 @@ impl Roles {
         }
     }
 
-    fn url(&self, database: &Database, role: &str) -> String {
+    pub(crate) fn url(&self, database: &Database, role: &str) -> String {
         database.url_as(&format!("{}_{role}", self.prefix), &format!("secret-of-{role}"))
     }
 }

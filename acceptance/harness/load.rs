@@ -172,15 +172,17 @@ impl Load {
         self.repeated.fetch_add(kept.len(), Ordering::Relaxed);
     }
 
-    /// Sends again all that was promised, behind a history that was lost: the same commands, of which something else may become.
-    pub(crate) async fn send_again(&self, platform: &Platform) {
-        let kept = self.kept.lock().unwrap().clone();
+    /// Sends everything again to a platform that has lost some of its past: the same ids are promised again, and what becomes of the
+    /// commands may be something else.
+    pub(crate) async fn begin_again(&self, platform: &Platform) {
+        let kept = std::mem::take(&mut *self.kept.lock().unwrap());
         for some in kept.chunks(AT_ONCE) {
             let repeats = some.iter().map(|(order, _)| order.send(platform.commands()));
             for ((order, promise), repeated) in some.iter().zip(futures_util::future::join_all(repeats).await)
             {
                 let (repeated, _) = repeated.expect("it is accepted again");
                 assert_eq!(repeated.command_id, promise.command_id, "{order:?}");
+                self.kept.lock().unwrap().push((order.clone(), repeated));
             }
         }
         self.repeated.fetch_add(kept.len(), Ordering::Relaxed);

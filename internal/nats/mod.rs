@@ -15,6 +15,7 @@
 //! - [`event`], [`time`]: a record as a message
 //! - [`publish`]: messages in order, and their acknowledgements
 //! - [`tails`], [`window`], [`follower`], [`fetch`]: reading from any position: what came last from memory, the rest in pages
+//! - [`leaving`]: what stays in the streams when a platform goes, and streams that a person throws away
 //! - `fuzzing`: what must hold for whatever message stands on the bus
 //! - [`error`]: what an answer of the server means
 
@@ -30,6 +31,7 @@ mod follower;
 mod foreign;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod leaving;
 mod letters;
 mod publish;
 mod queue;

@@ -108,7 +108,7 @@ fn of_parts(values: Values, parts: &[PartitionCommit]) -> PortResult<Values> {
         .and(each(parts, |part| i64::from(part.position.index)))
 }
 
-fn of_records(values: Values, records: &[&Record]) -> PortResult<Values> {
+pub(super) fn of_records(values: Values, records: &[&Record]) -> PortResult<Values> {
     let version = |record: &&Record| record.version.map(|version| signed(version.get())).transpose();
     values
         .and(indices(records, |record| record.partition))?

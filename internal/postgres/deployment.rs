@@ -39,3 +39,15 @@ pub(super) async fn read(
     let created_at = session.read(|| count(row, 2))?;
     Ok(Some(Deployment { id, partitions: asked, created_at }))
 }
+
+/// Whether an import was begun here and has not ended: a table says so, which it makes first and drops last.
+///
+/// # Errors
+///
+/// [`OpenError::Unfinished`] where it has not.
+pub(super) async fn refuse_unfinished(session: &mut Session) -> Result<(), OpenError> {
+    if session.one::<bool>("SELECT to_regclass('import_under_way') IS NOT NULL").await? {
+        return Err(OpenError::Unfinished { database: session.database.clone() });
+    }
+    Ok(())
+}

@@ -148,6 +148,41 @@ pub enum OpenError {
         /// What is missing.
         reason: String,
     },
+    /// There is something in the event log already.
+    #[error(
+        "{database} has {found} already, and an import never adds to what is there: make an empty database for it"
+    )]
+    Taken {
+        /// Which database.
+        database: String,
+        /// What was found.
+        found: &'static str,
+    },
+    /// Somebody works with it.
+    #[error(
+        "{database} is in use: {members} of its workers, policies and relayers run. Stop all processes of the platform first"
+    )]
+    Running {
+        /// Which database.
+        database: String,
+        /// How many say that they live.
+        members: u64,
+    },
+    /// An import into it was begun, and has not ended.
+    #[error(
+        "an import into {database} was begun and has not ended, so nobody may work with it: run `financing import` again, or drop the \
+         database"
+    )]
+    Unfinished {
+        /// Which database.
+        database: String,
+    },
+    /// This role may not do it.
+    #[error("{database}: only the owner of its tables may import into it, as with `financing migrate`")]
+    NotTheOwner {
+        /// Which database.
+        database: String,
+    },
     /// No projector has ever written here, so nobody knows whose facts these would be.
     #[error("no projector has begun in {database} yet")]
     NotBegun {
@@ -226,6 +261,10 @@ impl OpenError {
             | Self::Setting { .. }
             | Self::Schema { .. }
             | Self::ReadModels { .. }
+            | Self::Taken { .. }
+            | Self::Running { .. }
+            | Self::Unfinished { .. }
+            | Self::NotTheOwner { .. }
             | Self::Partitions { .. }
             | Self::Deployment { .. } => false,
         }

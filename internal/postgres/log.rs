@@ -75,6 +75,7 @@ pub async fn migrate_log(connect: &Connect, new: &Deployment) -> Result<Deployme
 
 async fn prepare(session: &mut Session, new: &Deployment) -> Result<Deployment, OpenError> {
     migrate::begin(session).await?;
+    deployment::refuse_unfinished(session).await?;
     migrate::apply(session, migrate::LOG).await?;
     deployment::write(session, new).await?;
     let deployment = settled(session, new).await?;
@@ -107,6 +108,7 @@ impl PostgresLog {
         let deployment = if migrate::allowed(&mut session).await? {
             prepare(&mut session, new).await?
         } else {
+            deployment::refuse_unfinished(&mut session).await?;
             migrate::check(&mut session, migrate::LOG).await?;
             settled(&mut session, new).await?
         };

@@ -14,6 +14,7 @@
 //! - [`deployment`]: the refusal to open another deployment's database
 //! - [`log`], [`commit`], [`load`], [`checkpoints`], [`foreign`]: the event log, and what is kept beside it
 //! - [`dead`]: the dead letters in it
+//! - [`export`], [`import`]: a whole log, carried away and brought here
 //! - [`leases`]: who tries which partition, in either database
 //! - [`readmodels`], [`tables`], [`chain`], [`upsert`]: the read models; [`rebuild`]: a second set of them
 //! - `fuzzing`: what must hold for whatever somebody gives as a database's URL
@@ -27,9 +28,11 @@ mod database;
 mod dead;
 mod deployment;
 mod error;
+mod export;
 mod foreign;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod import;
 mod leases;
 mod load;
 mod log;
@@ -44,6 +47,8 @@ mod upsert;
 
 pub use connect::Connect;
 pub use error::OpenError;
+pub use export::PostgresExport;
+pub use import::PostgresImport;
 pub use log::{PostgresLog, migrate_log};
 pub use readmodels::{PostgresReadModels, migrate_read_models};
 pub use rebuild::PostgresShadow;

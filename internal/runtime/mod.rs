@@ -21,6 +21,7 @@
 //! - [`shell`]: a client for the shell
 //! - [`stores`]: the embedded platform without its servers, for any context
 //! - [`story`]: tells one invoice's story, and lists what is stuck
+//! - [`transfer`]: carries a whole event log from one platform to another
 //! - [`verify`]: checks all that a platform has stored
 //! - [`signals`], [`supervise`], [`telemetry`]: stopping, dying, telling
 //! - [`terminal`]: what the clients know of the terminal that they print to
@@ -50,4 +51,5 @@ pub mod story;
 pub mod supervise;
 pub mod telemetry;
 pub mod terminal;
+pub mod transfer;
 pub mod verify;

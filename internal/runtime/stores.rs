@@ -40,7 +40,7 @@ const POLL: Duration = Duration::from_secs(1);
 const READ_MODELS: &str = "readmodels.db";
 
 /// The name under which the policies keep their checkpoints.
-const POLICIES: &str = "policies";
+pub(super) const POLICIES: &str = "policies";
 
 /// The files of a data directory.
 pub struct Stores {

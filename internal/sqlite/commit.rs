@@ -28,7 +28,7 @@ static MOVE: Many = Many::new(
      AND partitions.queue_first IS v.column6 AND partitions.queue_index IS v.column7 RETURNING partition",
 );
 
-static RECORDS: Many = Many::new(
+pub(super) static RECORDS: Many = Many::new(
     "INSERT OR FAIL INTO records (partition, sequence, record_id, recorded_at, aggregate_type, aggregate_id, version, \
      event_type, schema, data, command_id, correlation_id, causation_id, actor, traceparent, last_of_command) \
      SELECT * FROM (VALUES ",
@@ -36,7 +36,7 @@ static RECORDS: Many = Many::new(
     ") WHERE column1 IS NOT NULL",
 );
 
-static INBOX: Many = Many::new(
+pub(super) static INBOX: Many = Many::new(
     "INSERT OR FAIL INTO inbox (command_id, fingerprint, partition, sequence, verdict) SELECT * FROM (VALUES ",
     5,
     ") WHERE column1 IS NOT NULL",
@@ -93,20 +93,22 @@ impl Part {
             }
         }
         let after = part.row_after();
-        let verdict = |entry: InboxEntry| {
-            let verdict = serde_json::to_string(&entry.outcome.verdict);
-            Ok((entry, verdict.map_err(|error| PortError::Content(error.to_string()))?))
-        };
         Ok(Self {
             partition: part.partition,
             expected: part.expected,
             after,
             position: part.position,
             records: part.records.into_iter().map(Arc::new).collect(),
-            inbox: part.inbox.into_iter().map(verdict).collect::<PortResult<_>>()?,
+            inbox: part.inbox.into_iter().map(with_verdict).collect::<PortResult<_>>()?,
             snapshots: part.snapshots,
         })
     }
+}
+
+/// An entry of the inbox, with its verdict as it is stored.
+pub(super) fn with_verdict(entry: InboxEntry) -> PortResult<(InboxEntry, String)> {
+    let verdict = serde_json::to_string(&entry.outcome.verdict);
+    Ok((entry, verdict.map_err(|error| PortError::Content(error.to_string()))?))
 }
 
 impl Job for Append {
@@ -173,7 +175,7 @@ fn bind_move(values: &mut Values, part: &Part) -> PortResult<()> {
     bind_position(values, part.after.position.as_ref())
 }
 
-fn bind_record(values: &mut Values, record: &Record) -> PortResult<()> {
+pub(super) fn bind_record(values: &mut Values, record: &Record) -> PortResult<()> {
     values.count(u64::from(record.partition.index()))?;
     values.count(record.sequence.get())?;
     values.uuid(record.record_id)?;
@@ -198,7 +200,7 @@ fn bind_record(values: &mut Values, record: &Record) -> PortResult<()> {
     values.int(i64::from(record.last_of_command))
 }
 
-fn bind_inbox(values: &mut Values, (entry, verdict): &(InboxEntry, String)) -> PortResult<()> {
+pub(super) fn bind_inbox(values: &mut Values, (entry, verdict): &(InboxEntry, String)) -> PortResult<()> {
     values.uuid(entry.outcome.command_id)?;
     values.blob(&entry.fingerprint.0)?;
     values.count(u64::from(entry.outcome.position.partition.index()))?;

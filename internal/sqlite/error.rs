@@ -126,6 +126,21 @@ pub enum OpenError {
         /// The deployment asked for.
         asked: Uuid,
     },
+    /// There is no platform in the directory.
+    Missing {
+        /// The file that is not there.
+        path: PathBuf,
+    },
+    /// There is a platform in the directory already.
+    Taken {
+        /// The file that is there.
+        path: PathBuf,
+    },
+    /// An import into the directory was begun, and has not ended.
+    Unfinished {
+        /// What it has written so far.
+        path: PathBuf,
+    },
     /// `SQLite` failed.
     Store {
         /// Which file.
@@ -160,6 +175,17 @@ impl fmt::Display for OpenError {
             Self::Deployment { path, stored, asked } => {
                 write!(f, "{} belongs to deployment {stored}, not to {asked}", path.display())
             }
+            Self::Missing { path } => write!(f, "{}: there is no such file", path.display()),
+            Self::Taken { path } => write!(
+                f,
+                "{} is there already, and an import never adds to what is there: name a directory without a platform in it",
+                path.display()
+            ),
+            Self::Unfinished { path } => write!(
+                f,
+                "an import into this directory was begun and has not ended: run `financing import` again, or delete {}*",
+                path.display()
+            ),
             Self::Store { path, reason } => write!(f, "{}: {reason}", path.display()),
         }
     }

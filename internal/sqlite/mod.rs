@@ -13,6 +13,7 @@
 //! - [`log`], [`commit`], [`load`], [`checkpoints`]: the event log
 //! - [`dead`]: the dead letters in it
 //! - [`queue`], [`depth`], [`bus`]: the command queue, and how much waits in it; the bus, which is the log up to a durable position
+//! - [`export`], [`import`]: a whole log, carried away and brought here
 //! - [`tail`], [`memory`]: what was committed last, so that most reads need no SQL
 //! - [`readmodels`], [`upsert`]: the read models, in a file of their own
 //! - [`rebuild`]: a second set of the read models beside the first, until it takes its place
@@ -25,6 +26,8 @@ mod connect;
 mod dead;
 mod depth;
 mod error;
+mod export;
+mod import;
 mod load;
 mod lock;
 mod log;
@@ -43,6 +46,8 @@ mod writer;
 
 pub use bus::SqliteBus;
 pub use error::OpenError;
+pub use export::SqliteExport;
+pub use import::SqliteImport;
 pub use lock::DirectoryLock;
 pub use log::SqliteLog;
 pub use platform::{Access, PlatformStore, Signals};

@@ -23,7 +23,9 @@ use super::schema;
 use super::writer::Writer;
 
 /// The file's name in the data directory.
-const FILE: &str = "platform.db";
+pub(super) const FILE: &str = "platform.db";
+/// What an import writes, until it is whole and gets the name of the store.
+pub(super) const IMPORTING: &str = "platform.db.importing";
 /// Bytes of commands without an outcome that the queue takes at most, unless told otherwise.
 const QUEUE_BYTES: u64 = 256 * 1024 * 1024;
 
@@ -102,7 +104,10 @@ impl PlatformStore {
             return Err(io(std::io::Error::other(other)));
         }
         std::fs::create_dir_all(directory).map_err(io)?;
-        let path = directory.join(FILE);
+        let (path, importing) = (directory.join(FILE), directory.join(IMPORTING));
+        if importing.exists() {
+            return Err(OpenError::Unfinished { path: importing });
+        }
         let mut connection = connect::writer(&path).await?;
         let deployment = schema::settle(&path, &mut connection, new).await?;
         let readers = connect::readers(&path).await?;

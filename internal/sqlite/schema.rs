@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use eventsourcing::partition::Deployment;
+use eventsourcing::partition::{Deployment, PartitionCount};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Executor as _, Row as _};
 use uuid::Uuid;
@@ -117,18 +117,52 @@ pub(super) async fn settle(
     );
     let meta = prepare(path, connection, SCHEMA, asked, &create).await?;
     connection.execute(ADDED).await.map_err(|error| store(path, &error))?;
+    deployment(path, &meta, asked.partitions)
+}
+
+/// Whose file it is, as it says itself; `None` where it says nothing.
+pub(super) async fn found(
+    path: &Path,
+    connection: &mut SqliteConnection,
+) -> Result<Option<Deployment>, OpenError> {
+    let is_there = connection.fetch_optional("SELECT 1 FROM sqlite_schema WHERE name = 'meta'").await;
+    if is_there.map_err(|error| store(path, &error))?.is_none() {
+        return Ok(None);
+    }
+    let meta = read(path, connection).await?;
     let of = |key: &str| meta.get(key).cloned().unwrap_or_default();
-    let unreadable = |stored: String| OpenError::Schema {
+    if of("schema") != SCHEMA {
+        return Err(OpenError::Schema {
+            path: path.to_owned(),
+            stored: of("schema"),
+            asked: SCHEMA.to_owned(),
+        });
+    }
+    let partitions = of("partitions").parse().ok().and_then(PartitionCount::new);
+    let partitions = partitions.ok_or_else(|| unreadable(path, &of("partitions")))?;
+    deployment(path, &meta, partitions).map(Some)
+}
+
+fn deployment(
+    path: &Path,
+    meta: &BTreeMap<String, String>,
+    partitions: PartitionCount,
+) -> Result<Deployment, OpenError> {
+    let of = |key: &str| meta.get(key).cloned().unwrap_or_default();
+    let (id, created_at) = (of("deployment_id"), of("created_at"));
+    Ok(Deployment {
+        id: Uuid::parse_str(&id).map_err(|_| unreadable(path, &id))?,
+        partitions,
+        created_at: created_at.parse().map_err(|_| unreadable(path, &created_at))?,
+    })
+}
+
+fn unreadable(path: &Path, stored: &str) -> OpenError {
+    OpenError::Schema {
         path: path.to_owned(),
         stored: format!("an unreadable value {stored}"),
         asked: SCHEMA.to_owned(),
-    };
-    let (id, created_at) = (of("deployment_id"), of("created_at"));
-    Ok(Deployment {
-        id: Uuid::parse_str(&id).map_err(|_| unreadable(id))?,
-        partitions,
-        created_at: created_at.parse().map_err(|_| unreadable(created_at))?,
-    })
+    }
 }
 
 /// Creates what is missing and compares schema and partitions, in one transaction.

@@ -18,6 +18,7 @@
 //! - [`importer`]: a sixth, beside them: what other contexts say, as commands
 //! - [`rebuild`]: read models built anew beside those that are read; [`shadow`]: the port that it writes to
 //! - [`queue`]: how a reader proves that the queue in front of it is the one it remembers, and how a person accepts another
+//! - [`transfer`]: a whole log on its way to another store
 //! - [`deadletters`]: where dead letters are kept that need no place of their own
 //! - [`letters`]: dead letters as people see them: found, read, retried and discarded
 //! - [`observer`]: whoever looks on at the loops
@@ -51,5 +52,6 @@ mod rotation;
 pub mod shadow;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+pub mod transfer;
 pub mod turn;
 pub mod worker;

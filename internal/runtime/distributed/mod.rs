@@ -10,6 +10,7 @@
 //! - [`projector`]: the program `queryprojectord`
 //! - [`queries`]: the program `queriesd`
 //! - [`operations`]: what an operator does: migrate, adopt a queue, ask for health
+//! - [`leaving`]: carrying the log away or here; throwing the bus away
 //! - `connect`: reaching NATS and PostgreSQL, also before they are up
 //! - `ownership`: which partitions a process works
 //! - `adoption`: going on with another command queue
@@ -20,6 +21,7 @@ mod adoption;
 mod announcing;
 pub mod commands;
 mod connect;
+pub mod leaving;
 pub mod operations;
 mod ownership;
 pub mod projector;
@@ -31,6 +33,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 pub(super) use connect::once;
+pub(super) use leaving::{Leaving, arrive};
 
 /// How often the relayer looks, also when nobody woke it.
 const RELAY_POLL: Duration = Duration::from_millis(100);

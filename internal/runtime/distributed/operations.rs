@@ -46,12 +46,17 @@ pub enum QueueCommand {
                             Workers and policies that find another queue than they remember halt, because accepted commands \
                             may be missing from it. This makes them start at its beginning, and the policies at the beginning \
                             of the bus: whatever has an outcome already keeps it, and what follows from the facts is queued \
-                            again. Commands that only the lost queue had are lost: their senders have to send them again."
+                            again. Commands that only the lost queue had are lost: their senders have to send them again.\n\n\
+                            With --discard the queue that is there is thrown away first. After the event log was restored to an \
+                            earlier state that has to be: the queue has commands of sagas that this log has never begun."
     )]
     Adopt {
         /// Ask the process with this admin address to do it: host:port. Without it, it is done from here
-        #[arg(long, value_parser = client_address)]
+        #[arg(long, value_parser = client_address, conflicts_with = "discard")]
         admin_addr: Option<String>,
+        /// Throw the queue away that is there, with the commands in it, and begin an empty one
+        #[arg(long)]
+        discard: bool,
         /// Where the event log is
         #[command(flatten)]
         database: CommandDatabase,
@@ -103,7 +108,7 @@ pub async fn migrate(arguments: MigrateArguments) -> Result<String, ClientError>
 ///
 /// When NATS or the event log cannot be reached.
 pub async fn queue(command: QueueCommand) -> Result<String, ClientError> {
-    let QueueCommand::Adopt { admin_addr, database, nats, streams, partitions } = command;
+    let QueueCommand::Adopt { admin_addr, discard, database, nats, streams, partitions } = command;
     if let Some(address) = admin_addr {
         return adoption::ask(&address).await;
     }
@@ -111,9 +116,14 @@ pub async fn queue(command: QueueCommand) -> Result<String, ClientError> {
     let streams = connect::streams(&streams, partitions).map_err(failed)?;
     let nats = connect::nats(&nats, NAME).await.map_err(failed)?;
     let log = connect::log(&database, partitions).await.map_err(failed)?;
+    let mut said = String::new();
+    if discard {
+        let messages = nats.discard_queue().await.map_err(failed)?;
+        said = format!("{messages} messages of commands are gone with the old queue\n");
+    }
     let adopted = adoption::adopt_queue(&log, &nats, &streams, partitions).await.map_err(failed)?;
     log.close().await;
-    Ok(format!("{adopted}\n"))
+    Ok(format!("{said}{adopted}\n"))
 }
 
 /// Asks a server whether it is well.

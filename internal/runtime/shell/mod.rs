@@ -23,9 +23,12 @@ use super::client::{ClientError, Commands, Queries, connect};
 use super::config::client_address;
 use super::dead::{self, DeadCommand};
 use super::demo::{self, DemoArguments};
+use super::distributed::leaving::{self, BusCommand};
 use super::distributed::operations::{self, MigrateArguments, QueueCommand};
 use super::rebuild::{self, RebuildArguments};
 use super::story::{self, StoryArguments, StuckArguments};
+use super::transfer::export::{self, ExportArguments};
+use super::transfer::import::{self, ImportArguments};
 use super::verify::{self, VerifyArguments};
 
 pub mod acts;
@@ -133,6 +136,9 @@ pub enum ShellCommand {
     /// Look after the distributed platform's command queue
     #[command(subcommand)]
     Queue(QueueCommand),
+    /// Look after the distributed platform's event bus
+    #[command(subcommand)]
+    Bus(BusCommand),
     /// Look after dead letters: what could not be done
     #[command(subcommand)]
     Dead(DeadCommand),
@@ -140,6 +146,10 @@ pub enum ShellCommand {
     Rebuild(RebuildArguments),
     /// Check all that a platform has stored
     Verify(VerifyArguments),
+    /// Write the whole event log of a platform that has stopped, to make a platform of it elsewhere
+    Export(ExportArguments),
+    /// Make a platform's event log from what was exported, in either topology
+    Import(ImportArguments),
     /// Measure a running platform
     Bench(BenchArguments),
 }
@@ -169,9 +179,12 @@ pub async fn run(command: ShellCommand) -> Result<String, ClientError> {
         ShellCommand::Health { address } => return operations::health(&address).await,
         ShellCommand::Migrate(arguments) => return operations::migrate(arguments).await,
         ShellCommand::Queue(command) => return operations::queue(command).await,
+        ShellCommand::Bus(command) => return leaving::bus(command).await,
         ShellCommand::Dead(command) => return dead::run(command).await,
         ShellCommand::Rebuild(arguments) => return rebuild::run(arguments).await,
         ShellCommand::Verify(arguments) => return verify::run(arguments).await,
+        ShellCommand::Export(arguments) => return export::run(arguments).await,
+        ShellCommand::Import(arguments) => return import::run(arguments).await,
         ShellCommand::Bench(arguments) => return bench::run(arguments).await,
     };
     match asked {
