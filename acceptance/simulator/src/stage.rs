@@ -236,11 +236,12 @@ impl Stage {
             }
             Role::Importer => {
                 let (events, positions) = (self.foreign.interfered(between()), log.checkpoints());
-                let importer: Importer<Financing, _, _, _, _, _> = Importer::new(
+                let importer: Importer<Financing, _, _, _, _, _, _> = Importer::new(
                     Registering,
                     IMPORTER,
                     events,
                     queue,
+                    log,
                     positions,
                     letters,
                     self.partitions,
