@@ -38,6 +38,9 @@ const DEFAULT_WAIT: prost_types::Duration = prost_types::Duration { seconds: 30,
 /// The reason of a message of another context that cannot be understood.
 const MALFORMED: &str = "MALFORMED";
 
+/// The reason of a letter of which nothing can be read but where it is.
+const UNREADABLE: &str = "UNREADABLE";
+
 /// The dead letters of this context.
 pub type FinancingLetters<L, F, B> = Letters<Financing, Registering, L, F, B>;
 
@@ -303,6 +306,9 @@ fn shown(letter: &Letter) -> v1::DeadLetter {
     };
     let about = match &letter.content {
         Content::Command(record, data) => of_command(record, data),
+        Content::Unreadable(record, what) => {
+            v1::DeadLetter { reason: UNREADABLE.to_owned(), message: what.clone(), ..of_record(record) }
+        }
         Content::Foreign(foreign) => v1::DeadLetter {
             kind: v1::DeadLetterKind::Foreign.into(),
             method: foreign.message.subject.clone(),
@@ -325,11 +331,17 @@ fn shown(letter: &Letter) -> v1::DeadLetter {
 fn of_command(record: &Record, data: &DeadData) -> v1::DeadLetter {
     let known = data.command.as_ref().and_then(|command| serde_json::from_str::<Command>(command.get()).ok());
     v1::DeadLetter {
-        kind: v1::DeadLetterKind::Command.into(),
-        target: record.aggregate.to_string(),
         method: known.as_ref().map(Financing::method).unwrap_or_default().to_owned(),
         reason: data.reason.code().to_owned(),
         message: data.message.clone(),
+        ..of_record(record)
+    }
+}
+
+fn of_record(record: &Record) -> v1::DeadLetter {
+    v1::DeadLetter {
+        kind: v1::DeadLetterKind::Command.into(),
+        target: record.aggregate.to_string(),
         time: Some(timestamp(record.recorded_at)),
         place: record.position().to_string(),
         actor: record.actor.clone(),
@@ -370,6 +382,7 @@ fn payload(content: &Content) -> (Vec<u8>, bool) {
             let whole = raw.len() < DeadData::MAX_RAW.saturating_sub(3);
             (raw, whole)
         }
+        Content::Unreadable(record, _) => (record.data.clone().into_bytes(), true),
         Content::Foreign(foreign) => (foreign.message.payload.to_vec(), foreign.whole),
     }
 }

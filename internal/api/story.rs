@@ -8,7 +8,8 @@ use std::time::Duration;
 use domain::ids::InvoiceId;
 use domain::live::LiveQueries;
 use domain::story::{
-    CommandStory, Ending, Next, RecordStory, SagaView, Stories, StoryView, StuckView, Turn, between,
+    CommandStory, Ending, Next, RecordStory, SagaView, Stories, StoryView, StuckView, Turn, UnreadableStep,
+    between,
 };
 use domain::views::{Page, Queries};
 use eventsourcing::environment::{Environment, Timestamp};
@@ -56,8 +57,11 @@ impl<E: Environment, Q: Queries + Stories, L: LiveQueries, B: EventBus> QueryApi
         let most = usize::try_from(size).unwrap_or(usize::MAX);
         let more = steps.len() > most;
         steps.truncate(most);
-        let steps = steps.into_iter().map(|step| stuck_step(step, now)).collect();
-        Ok(v1::ListStuckResponse { steps, more })
+        let steps = steps.into_iter().map(|step| match step {
+            Ok(step) => stuck_step(step, now),
+            Err(step) => unreadable_step(step, now),
+        });
+        Ok(v1::ListStuckResponse { steps: steps.collect(), more })
     }
 }
 
@@ -75,6 +79,18 @@ fn stuck_step(step: StuckView, now: Timestamp) -> v1::StuckStep {
         cause_position: step.cause.to_string(),
         cause_event: step.cause_event,
         cause_record_id: step.cause_record_id.to_string(),
+        unreadable: String::new(),
+    }
+}
+
+fn unreadable_step(step: UnreadableStep, now: Timestamp) -> v1::StuckStep {
+    tracing::warn!(command_id = %step.command_id, what = %step.what, "a step that is expected cannot be read");
+    v1::StuckStep {
+        command_id: step.command_id.to_string(),
+        since: step.since.map(timestamp),
+        age: step.since.map(|since| duration(between(since, now))),
+        unreadable: step.what,
+        ..v1::StuckStep::default()
     }
 }
 

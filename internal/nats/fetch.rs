@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 
-use super::connect::{PATIENCE, connection_lost, stuck};
+use super::connect::{Nats, PATIENCE, connection_lost, stuck};
 use super::error::missing;
 use super::queue::{Which, as_stored, stored};
 use super::tails::{Lanes, Shared};
@@ -128,18 +128,58 @@ async fn page<L: Lanes>(
     most: usize,
     most_bytes: usize,
 ) -> PortResult<Page<L::Item>> {
-    let nats = &shared.nats;
+    let stream = shared.lanes.stream(lane);
+    let mut page = Page { items: Vec::new(), last: after, at_end: false, bytes: 0 };
+    let range = Range { after, most, most_bytes };
+    page.at_end = batch(&shared.nats, &stream, &shared.lanes.filter(lane), range, |found| {
+        let broken = |what: &str| PortError::Broken(format!("{stream}: {what}"));
+        let message = as_stored(&found)?;
+        let sequence = message.sequence;
+        if sequence <= page.last || (L::GAPLESS && sequence != page.last + 1) {
+            return Err(broken(&format!("message {sequence} comes after {}", page.last)));
+        }
+        page.items.push(shared.lanes.item(lane, &message)?);
+        page.bytes += message.payload.len();
+        page.last = sequence;
+        Ok(())
+    })
+    .await?;
+    Ok(page)
+}
+
+/// What is asked for at once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Range {
+    /// Messages with greater numbers.
+    pub(super) after: u64,
+    /// At most so many.
+    pub(super) most: usize,
+    /// About so many bytes; one message whatever its size.
+    pub(super) most_bytes: usize,
+}
+
+/// Takes the messages of a stream under these subjects, as any copy of it has them. Answers whether there were no more.
+///
+/// # Errors
+///
+/// When they do not come, or one of them is not taken.
+pub(super) async fn batch(
+    nats: &Nats,
+    stream: &str,
+    subjects: &str,
+    range: Range,
+    mut take: impl FnMut(StreamMessage) -> PortResult<()>,
+) -> PortResult<bool> {
     nats.connected()?;
     let lost = nats.lost();
     let reading = async {
-        let stream = shared.lanes.stream(lane);
         let unavailable = |error: String| PortError::Unavailable(format!("{stream}: {error}"));
         let inbox = nats.client().new_inbox();
         let request = json!({
-            "seq": after + 1,
-            "batch": most,
-            "max_bytes": most_bytes,
-            "next_by_subj": shared.lanes.filter(lane),
+            "seq": range.after + 1,
+            "batch": range.most,
+            "max_bytes": range.most_bytes,
+            "next_by_subj": subjects,
         });
         let subject = format!("$JS.API.DIRECT.GET.{stream}");
         let asking = async {
@@ -151,58 +191,47 @@ async fn page<L: Lanes>(
         };
         let asked = tokio::time::timeout(PATIENCE, asking).await;
         let mut answers = asked.map_err(|_| stuck())??;
-        let mut page = Page { items: Vec::new(), last: after, at_end: false, bytes: 0 };
         loop {
             let answer = tokio::time::timeout(PATIENCE, answers.next()).await;
             let answer = answer.map_err(|_| unavailable("a page did not come in time".to_owned()))?;
             let answer = answer.ok_or_else(connection_lost)?;
-            if read(shared, lane, &stream, answer, &mut page)? {
-                return Ok(page);
+            match read(stream, answer)? {
+                Answer::Message(found) => take(*found)?,
+                Answer::End { at_end } => return Ok(at_end),
             }
         }
     };
     tokio::select! {
-        page = reading => page,
+        at_end = reading => at_end,
         () = lost => Err(connection_lost()),
     }
 }
 
-/// Reads one answer into the page. `true`: it was the last.
-fn read<L: Lanes>(
-    shared: &Shared<L>,
-    lane: Partition,
-    stream: &str,
-    answer: Message,
-    page: &mut Page<L::Item>,
-) -> PortResult<bool> {
+/// What the server answers.
+enum Answer {
+    /// A message.
+    Message(Box<StreamMessage>),
+    /// That was all of the batch; or, at the end, of the stream.
+    End { at_end: bool },
+}
+
+fn read(stream: &str, answer: Message) -> PortResult<Answer> {
     match answer.status {
         None | Some(StatusCode::OK) => {}
-        // The end of the batch.
         Some(status) if status.as_u16() == 204 => {
-            page.at_end = number(answer.headers.as_ref(), "Nats-Num-Pending") == Some(0);
-            return Ok(true);
+            let at_end = number(answer.headers.as_ref(), "Nats-Num-Pending") == Some(0);
+            return Ok(Answer::End { at_end });
         }
-        Some(StatusCode::NOT_FOUND) => {
-            page.at_end = true;
-            return Ok(true);
-        }
+        Some(StatusCode::NOT_FOUND) => return Ok(Answer::End { at_end: true }),
         Some(StatusCode::NO_RESPONDERS) => return Err(PortError::Unavailable(missing(stream))),
         Some(status) => {
             let what = answer.description.unwrap_or_default();
             return Err(PortError::Unavailable(format!("{stream}: the server says {status} {what}")));
         }
     }
-    let broken = |what: &str| PortError::Broken(format!("{stream}: {what}"));
-    let found = StreamMessage::try_from(answer).map_err(|error| broken(&format!("{error} in a message")))?;
-    let message = as_stored(&found)?;
-    let sequence = message.sequence;
-    if sequence <= page.last || (L::GAPLESS && sequence != page.last + 1) {
-        return Err(broken(&format!("message {sequence} comes after {}", page.last)));
-    }
-    page.items.push(shared.lanes.item(lane, &message)?);
-    page.bytes += message.payload.len();
-    page.last = sequence;
-    Ok(false)
+    let found = StreamMessage::try_from(answer)
+        .map_err(|error| PortError::Broken(format!("{stream}: {error} in a message")))?;
+    Ok(Answer::Message(Box::new(found)))
 }
 
 fn number(headers: Option<&HeaderMap>, name: &str) -> Option<u64> {

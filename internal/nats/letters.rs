@@ -11,6 +11,7 @@ use eventsourcing::ports::{
 };
 
 use super::dead::{NatsDeadLetters, said};
+use super::fetch::{Range, batch};
 use super::foreign::NatsForeignEvents;
 use super::queue::{Which, nanos, stored};
 use super::streams::DEAD;
@@ -23,11 +24,28 @@ const PAGE_BYTES: usize = 8 * 1024 * 1024;
 
 impl ForeignLetters for NatsDeadLetters {
     async fn foreign(&self, after: u64, limit: usize) -> PortResult<Vec<ForeignLetter>> {
-        let (mut from, mut letters, mut bytes) = (after.saturating_add(1), Vec::new(), 0);
-        while letters.len() < limit && bytes < PAGE_BYTES {
-            let Some(message) = stored(&self.0, DEAD, Which::Next(FOREIGN, from)).await? else { break };
-            from = message.sequence.saturating_add(1);
-            let letter = self.letter(&message).await?;
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let mut kept = Vec::new();
+        let range = Range { after, most: limit, most_bytes: PAGE_BYTES };
+        batch(&self.0, DEAD, FOREIGN, range, |message| {
+            kept.push(message);
+            Ok(())
+        })
+        .await?;
+        if kept.is_empty() {
+            // A copy that is behind may not have the next one yet. That there is none is for the leader to say.
+            let next = Which::Next(FOREIGN, after.saturating_add(1));
+            kept.extend(stored(&self.0, DEAD, next).await?);
+        }
+        let (mut letters, mut bytes) = (Vec::with_capacity(kept.len()), 0);
+        for message in &kept {
+            // (What was shortened is whole again, and larger.)
+            if bytes >= PAGE_BYTES {
+                break;
+            }
+            let letter = self.letter(message).await?;
             bytes += letter.message.payload.len();
             letters.push(letter);
         }
@@ -37,6 +55,15 @@ impl ForeignLetters for NatsDeadLetters {
 
 impl NatsDeadLetters {
     async fn letter(&self, kept: &StreamMessage) -> PortResult<ForeignLetter> {
+        match self.described(kept).await {
+            Ok(letter) => Ok(letter),
+            Err(error @ PortError::Unavailable(_)) => Err(error),
+            // It was not kept by this platform, or is damaged: it hides no other.
+            Err(error) => Ok(undescribed(kept, &error)),
+        }
+    }
+
+    async fn described(&self, kept: &StreamMessage) -> PortResult<ForeignLetter> {
         let broken = |what: &str| {
             PortError::Broken(format!("message {} of {DEAD} does not say {what} as it must", kept.sequence))
         };
@@ -76,6 +103,24 @@ impl NatsDeadLetters {
         }
         let found = events.message(position.message).await?;
         Ok(found.filter(|found| Fingerprint::of(&found.payload) == position.fingerprint))
+    }
+}
+
+/// A letter of which is known where it stands, and what was kept of it. Under which subject that is says which message it was; where
+/// that says nothing either, it is known by its own number.
+fn undescribed(kept: &StreamMessage, error: &PortError) -> ForeignLetter {
+    let place = kept.subject.rsplit('.').next().and_then(|last| last.split_once('-'));
+    let place =
+        place.and_then(|(created_at, message)| Some((created_at.parse().ok()?, message.parse().ok()?)));
+    let (created_at, message) = place.unwrap_or((0, kept.sequence));
+    let fingerprint = Fingerprint::of(&kept.payload);
+    ForeignLetter {
+        number: kept.sequence,
+        kept_at: Timestamp::from_micros(nanos(kept).unwrap_or_default() / 1000),
+        position: ForeignPosition { created_at, message, fingerprint },
+        message: ForeignMessage { message, subject: String::new(), payload: kept.payload.as_ref().into() },
+        whole: false,
+        reason: format!("what was kept of it cannot be read: {error}"),
     }
 }
 

@@ -246,6 +246,7 @@ fn stuck_json(stuck: &ListStuckResponse) -> Value {
             "cause_position": step.cause_position,
             "cause_event": step.cause_event,
             "cause_record_id": step.cause_record_id,
+            "unreadable": text(&step.unreadable),
         })
     };
     json!({ "steps": stuck.steps.iter().map(step).collect::<Vec<_>>(), "more": stuck.more })

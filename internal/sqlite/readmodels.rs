@@ -15,6 +15,7 @@ use eventsourcing::ports::{
     ReadModels, Row, RowQuery, Table, Test, Value,
 };
 use sqlx::sqlite::{SqliteConnection, SqlitePool, SqliteRow};
+use uuid::Uuid;
 
 use super::connect;
 use super::error::{OpenError, port_error};
@@ -202,7 +203,7 @@ impl ReadModels for SqliteReadModels {
         self.0.writer.submit(Apply { steps, shared: Arc::clone(&self.0) }).await
     }
 
-    async fn row(&self, name: &'static str, key: uuid::Uuid) -> PortResult<Option<Row>> {
+    async fn row(&self, name: &'static str, key: Uuid) -> PortResult<Option<Row>> {
         let (_, table) = table(self.0.tables, name)?;
         let mut values = Values::default();
         values.uuid(key)?;
@@ -275,16 +276,18 @@ fn select(table: &Table) -> String {
     text
 }
 
+/// A UUID; unless the file is damaged, then it is something else, and whoever reads it says so.
+fn of_bytes(bytes: &[u8]) -> Value {
+    Uuid::from_slice(bytes).map_or_else(|_| Value::Text(format!("{bytes:02x?}")), Value::Uuid)
+}
+
 fn decode(row: &SqliteRow, table: &Table) -> PortResult<Row> {
     let value = |(index, column): (usize, &Column)| {
         let index = index + 1;
         Ok(match column.kind {
             ColumnType::Integer => get::<Option<i64>>(row, index)?.map(Value::Integer),
             ColumnType::Text => get::<Option<String>>(row, index)?.map(Value::Text),
-            ColumnType::Uuid => match get::<Option<&[u8]>>(row, index)? {
-                Some(_) => Some(Value::Uuid(uuid(row, index)?)),
-                None => None,
-            },
+            ColumnType::Uuid => get::<Option<&[u8]>>(row, index)?.map(of_bytes),
         })
     };
     let values = table.columns.iter().enumerate().map(value).collect::<PortResult<_>>()?;

@@ -1,9 +1,9 @@
 //! A second set of the read models, in the same file.
 //!
-//! The rule this module protects: no transaction of the writer does more than one thing, and the one that swaps only renames
-//! tables. Steps are applied a batch at a time; an index is made in a transaction of its own, and what is in nobody's way any
-//! more is dropped table by table after the swap, or when the file is opened again. Those two take seconds where there are
-//! millions of rows, and whoever projects waits for one of them, and for no more than one.
+//! The rule this module protects: no transaction of the writer takes longer the more rows there are, so that whoever projects
+//! never waits for a rebuild for longer than for anybody else. Steps are applied a batch at a time, into tables that have their
+//! indexes from the beginning; the swap only renames tables; and what is in nobody's way any more is emptied a slice at a time
+//! before it is dropped, after the swap, or when the file is opened again, before anybody uses it.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -21,7 +21,7 @@ use super::error::{OpenError, port_error};
 use super::readmodels::{
     Moves, Shared, SqliteReadModels, advance, create_index, create_tables, index_name, load,
 };
-use super::sql::{Many, Values, rows};
+use super::sql::{Many, Values, get, rows};
 use super::upsert::Upserts;
 use super::writer::Job;
 
@@ -29,6 +29,9 @@ use super::writer::Job;
 const REBUILT: &str = "rebuilt_";
 /// Before the names of those whose place was taken.
 const RETIRED: &str = "retired_";
+
+/// Rows that one transaction deletes of what is dropped: some milliseconds, tens where the disk is slow.
+const SLICE: u64 = 5_000;
 
 /// The checkpoints' table, which is swapped with the others.
 const CHECKPOINTS: &str = "checkpoints";
@@ -104,6 +107,7 @@ impl Rebuildable for SqliteReadModels {
         let shadow = SqliteShadow { shared, held: None, _turn: turn };
         shadow.drop_all(&[REBUILT, RETIRED]).await?;
         shadow.run(create_tables(self.0.tables, REBUILT)).await?;
+        shadow.create_indexes().await?;
         Ok(Some(shadow))
     }
 }
@@ -113,23 +117,19 @@ impl SqliteShadow {
         self.shared.writer.submit(Run(sql)).await
     }
 
-    /// A transaction a table: the larger they are, the longer it takes.
+    /// To drop a table is to visit each of its pages, so it is emptied before.
     async fn drop_all(&self, prefixes: &[&str]) -> PortResult<()> {
         for prefix in prefixes {
-            for sql in drops(self.shared.tables, prefix) {
-                self.run(sql).await?;
+            for name in names(self.shared.tables) {
+                while self.shared.writer.submit(Empty(format!("{prefix}{name}"))).await? {}
+                self.run(format!("DROP TABLE IF EXISTS {prefix}{name}")).await?;
             }
         }
         Ok(())
     }
-}
 
-impl Shadow for SqliteShadow {
-    async fn apply(&mut self, steps: Vec<ProjectionStep>) -> PortResult<()> {
-        self.shared.writer.submit(Build { steps, shared: Arc::clone(&self.shared) }).await
-    }
-
-    async fn index(&mut self) -> PortResult<()> {
+    /// Of the empty tables: an index over millions of rows takes seconds, in one transaction.
+    async fn create_indexes(&self) -> PortResult<()> {
         for table in self.shared.tables {
             for column in table.columns.iter().filter(|column| column.index != ports::Index::None) {
                 // An index cannot be renamed. That of the live table has one of two names, so this one has the other.
@@ -141,6 +141,17 @@ impl Shadow for SqliteShadow {
                 self.shared.writer.submit(index).await?;
             }
         }
+        Ok(())
+    }
+}
+
+impl Shadow for SqliteShadow {
+    async fn apply(&mut self, steps: Vec<ProjectionStep>) -> PortResult<()> {
+        self.shared.writer.submit(Build { steps, shared: Arc::clone(&self.shared) }).await
+    }
+
+    /// The tables have theirs since they were made.
+    async fn index(&mut self) -> PortResult<()> {
         Ok(())
     }
 
@@ -187,6 +198,33 @@ impl Job for Run {
 async fn run(connection: &mut SqliteConnection, sql: String) -> PortResult<()> {
     let done = connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await;
     done.map(|_| ()).map_err(|error| port_error(&error))
+}
+
+/// Deletes a slice of a table, where there is one of this name, and first its indexes. Answers whether there may be more.
+struct Empty(String);
+
+impl Job for Empty {
+    type Answer = bool;
+
+    async fn run(&self, connection: &mut SqliteConnection) -> PortResult<bool> {
+        let Self(table) = self;
+        let mut values = Values::default();
+        values.text(table)?;
+        let of_it =
+            "SELECT type, name FROM sqlite_schema WHERE tbl_name = ? AND sql IS NOT NULL ORDER BY type";
+        let found = rows(connection, of_it, values).await?;
+        let Some(first) = found.first() else { return Ok(false) };
+        if get::<String>(first, 0)? == "index" {
+            run(connection, format!("DROP INDEX {}", get::<String>(first, 1)?)).await?;
+            return Ok(true);
+        }
+        let key = if table.ends_with(CHECKPOINTS) { "partition" } else { "key" };
+        let slice = format!("DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} LIMIT {SLICE})");
+        let done = connection.execute(AssertSqlSafe(slice)).await.map_err(|error| port_error(&error))?;
+        Ok(done.rows_affected() == SLICE)
+    }
+
+    fn committed(&self, _answer: &bool) {}
 }
 
 struct Build {

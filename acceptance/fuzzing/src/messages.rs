@@ -48,7 +48,10 @@ pub fn bundle(bytes: &[u8]) {
     );
     for slot in slots {
         match slot {
-            Slot::Unreadable { command_id, reason, raw } => {
+            Slot::Unreadable { command_id, envelope, reason, raw } => {
+                if let Some(envelope) = &envelope {
+                    written_again(envelope);
+                }
                 assert!(!command_id.is_nil() && !reason.is_empty());
                 assert!(raw.len() <= DeadData::MAX_RAW && reason.len() <= bytes.len() + MOST_WORDS);
             }

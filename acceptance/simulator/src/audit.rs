@@ -21,7 +21,7 @@ use crate::plan::{Message, Streamed};
 use crate::run::Director;
 use crate::stage::POLICIES;
 use crate::tally::{Counted, Tally};
-use crate::{Breach, Check};
+use crate::{Breach, Check, operator};
 
 thread_local! {
     /// One audit a thread: it keeps its memory from one run to the next.
@@ -42,7 +42,8 @@ pub(crate) fn check(director: &mut Director<'_>) -> Result<(), Breach> {
     causes_come_first(director)?;
     answers(director, &inbox)?;
     imported(director, &inbox)?;
-    dead_letters(director)
+    dead_letters(director)?;
+    operator::check(director)
 }
 
 /// What the stores hold, before I1 to I6.
@@ -350,6 +351,7 @@ fn dead_letters(director: &mut Director<'_>) -> Result<(), Breach> {
             Message::Streamed { .. }
             | Message::Command { .. }
             | Message::Published { .. }
+            | Message::Operated { .. }
             | Message::Stray { .. } => None,
         })
         .collect();

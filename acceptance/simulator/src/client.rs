@@ -24,6 +24,7 @@ use readmodel::ReadModelQueries;
 use uuid::Uuid;
 
 use crate::plan::{Act, Message};
+use crate::stage::DeadLetterOffice;
 use crate::story::Teller;
 use crate::tally::{Counted, Tally};
 use crate::wire::Clock;
@@ -50,6 +51,7 @@ pub(crate) struct Client {
     pub(crate) queries: Rc<ReadModelQueries<MemoryReadModels>>,
     pub(crate) news: Doorbells,
     pub(crate) log: MemoryLog,
+    pub(crate) letters: Rc<DeadLetterOffice>,
     pub(crate) memory: Rc<RefCell<Memory>>,
     pub(crate) teller: Teller,
 }
@@ -59,7 +61,7 @@ fn envelope(message: &Message) -> Option<(Envelope, Command)> {
     let (command, event) = match message {
         Message::Command { id, command } => (command.clone(), Err(*id)),
         Message::Published { id, event } => (event.clone().command(), Ok(*id)),
-        Message::Streamed { .. } | Message::Stray { .. } => return None,
+        Message::Streamed { .. } | Message::Operated { .. } | Message::Stray { .. } => return None,
     };
     let actor = if event.is_ok() { ACTOR } else { "client" };
     let mut envelope = Envelope::first::<Financing>(Uuid::nil(), actor.to_owned(), &command).ok()?;
@@ -86,16 +88,20 @@ impl Client {
                 self.send(&envelope).await;
             }
         }
+        if let Message::Operated { deed, pick } = self.act.message {
+            self.teller.act(&self.act);
+            self.operate(deed, pick).await;
+        }
         self.memory.borrow_mut().busy -= 1;
     }
 
-    fn breach(&self, check: Check, what: String) {
+    pub(crate) fn breach(&self, check: Check, what: String) {
         let mut memory = self.memory.borrow_mut();
         memory.breach.get_or_insert(Breach { check, what });
     }
 
     /// Sends until it has an answer that it can do something with, or enough of it.
-    async fn send(&self, envelope: &Envelope) -> Option<Outcome> {
+    pub(crate) async fn send(&self, envelope: &Envelope) -> Option<Outcome> {
         let fingerprint = Fingerprint::of(envelope.command.get().as_bytes());
         let number = self.act.number;
         let mut listener = usize::from(self.act.second_listener);

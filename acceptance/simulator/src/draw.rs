@@ -3,6 +3,8 @@
 //! The rule this module protects: everything that the business and its surroundings can do is drawn sometimes, and
 //! most of it often, near in time to whatever it could disturb.
 
+mod letters;
+
 use domain::currency::Currency;
 use domain::financing::Command;
 use domain::ids::{BidId, InvestorId, InvoiceId, IssuerId};
@@ -46,9 +48,11 @@ impl Plan {
         market.decisions();
         market.oddities();
         market.repeats();
+        market.strays();
+        market.operations();
         let Market { mut dice, cast, acts, .. } = market;
         let last = acts.iter().map(|act| act.at).max().unwrap_or_default();
-        let mishaps = misfortune::draw(&mut dice, partitions, last);
+        let mishaps = misfortune::draw(&mut dice, partitions, &cast, last);
         Self { seed, partitions, limits, cast, acts, mishaps }
     }
 }
@@ -327,6 +331,7 @@ impl Market {
                 Message::Command { .. }
                 | Message::Published { .. }
                 | Message::Streamed { .. }
+                | Message::Operated { .. }
                 | Message::Stray { .. } => None,
             })
             .collect();

@@ -10,6 +10,7 @@
 //! - `stage`: the stores and the processes; `wire`: what stands between them
 //! - `client`: those who use the platform, and believe what they are told
 //! - [`run`]: one run; `trouble`: what a mishap does; `replaced`: when the queue is another one
+//! - `operator`: those who look after the dead letters
 //! - `audit`: what has to be true afterwards
 //! - [`story`]: a run, for people; [`shrink`]: as little of a plan as fails
 //! - [`campaign`]: many runs; [`tally`]: what happened in them
@@ -25,6 +26,7 @@ mod draw;
 mod misfortune;
 #[cfg(feature = "mutants")]
 pub mod mutants;
+mod operator;
 pub mod parts;
 pub mod plan;
 mod replaced;

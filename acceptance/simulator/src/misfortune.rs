@@ -6,12 +6,13 @@
 use eventsourcing::ports::Role;
 use eventsourcing::testkit::memory::Call;
 use eventsourcing::testkit::world::Dice;
+use uuid::Uuid;
 
 use crate::parts::{Kind, Part};
-use crate::plan::{Harm, Mishap, MishapKind, TERM};
+use crate::plan::{Cast, Harm, Mishap, MishapKind, TERM};
 
 /// Draws the mishaps of a run whose last act is at this time.
-pub(crate) fn draw(dice: &mut Dice, partitions: u16, last: u64) -> Vec<Mishap> {
+pub(crate) fn draw(dice: &mut Dice, partitions: u16, cast: &Cast, last: u64) -> Vec<Mishap> {
     let mut mishaps: Vec<Mishap> = Vec::new();
     // A few more than must be: a call that is to go wrong may never be made.
     for _ in 0..6 + dice.below(6) {
@@ -24,6 +25,15 @@ pub(crate) fn draw(dice: &mut Dice, partitions: u16, last: u64) -> Vec<Mishap> {
     if dice.percent(12) {
         push(&mut mishaps, dice, last, partitions, replacement);
     }
+    if dice.percent(40) {
+        // One at a time: there is one thing that a store refuses.
+        let of: Vec<Uuid> = cast.investors.iter().chain(&cast.invoices).copied().collect();
+        let of = of[dice.below(of.len())];
+        push(&mut mishaps, dice, last, partitions, |dice, _| MishapKind::StoreRefuses {
+            of,
+            lasts: millis(dice, 300, 2_500),
+        });
+    }
     mishaps
 }
 
@@ -32,7 +42,7 @@ fn push(
     dice: &mut Dice,
     last: u64,
     partitions: u16,
-    kind: fn(&mut Dice, u16) -> MishapKind,
+    kind: impl FnOnce(&mut Dice, u16) -> MishapKind,
 ) {
     // On the beat of the acts, so that it meets them.
     let beats = usize::try_from(last / 100_000).unwrap_or(0) + 2;
@@ -50,6 +60,10 @@ fn some_loop(dice: &mut Dice) -> Part {
     // Workers, relayers and policy runners twice as often: they are what the others rely on.
     const OFTEN: [usize; 20] = [0, 1, 2, 3, 2, 3, 2, 3, 4, 5, 4, 5, 6, 7, 6, 7, 8, 9, 10, 11];
     Part::at(OFTEN[dice.below(OFTEN.len())])
+}
+
+fn some_loop_or_the_door(dice: &mut Dice) -> Part {
+    if dice.percent(4) { Part::DOOR } else { some_loop(dice) }
 }
 
 fn some_partition(dice: &mut Dice, partitions: u16) -> u16 {
@@ -70,7 +84,7 @@ fn kind(dice: &mut Dice, partitions: u16) -> MishapKind {
         }
         21..74 => call(dice),
         74..83 => {
-            let part = if dice.percent(8) { Part::QUERIES } else { some_loop(dice) };
+            let part = if dice.percent(8) { Part::QUERIES } else { some_loop_or_the_door(dice) };
             let stores = part.stores();
             let store = stores[dice.below(stores.len())];
             MishapKind::Cut { part, store, lasts: millis(dice, 100, 4_000) }
@@ -95,7 +109,7 @@ fn importing(dice: &mut Dice, _partitions: u16) -> MishapKind {
 }
 
 fn call(dice: &mut Dice) -> MishapKind {
-    let part = if dice.percent(4) { Part::QUERIES } else { some_loop(dice) };
+    let part = if dice.percent(4) { Part::QUERIES } else { some_loop_or_the_door(dice) };
     call_of(dice, part)
 }
 
@@ -104,7 +118,7 @@ fn call_of(dice: &mut Dice, part: Part) -> MishapKind {
     let call = calls[dice.below(calls.len())];
     let down = millis(dice, 0, 2_000);
     let enqueues = call == Call::QueueEnqueue;
-    let has_a_loop = part.kind() != Kind::Queries;
+    let has_a_loop = !matches!(part.kind(), Kind::Queries | Kind::Door);
     let harm = match dice.below(100) {
         0..20 if enqueues || call == Call::BusPublish => Harm::Half,
         30..45 if enqueues => Harm::Repeated,

@@ -16,13 +16,15 @@ pub enum Kind {
     Member(Role),
     /// Answers clients out of the read models.
     Queries,
+    /// Lets people look after the dead letters.
+    Door,
 }
 
 /// A process: it dies and comes back under the same name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Part(u8);
 
-const KINDS: [(Kind, &str); 13] = [
+const KINDS: [(Kind, &str); 14] = [
     (Kind::Listener, "listener 1"),
     (Kind::Listener, "listener 2"),
     (Kind::Member(Role::Worker), "worker 1"),
@@ -36,6 +38,7 @@ const KINDS: [(Kind, &str); 13] = [
     (Kind::Member(Role::Importer), "importer 1"),
     (Kind::Member(Role::Importer), "importer 2"),
     (Kind::Queries, "the query service"),
+    (Kind::Door, "the admin door"),
 ];
 
 impl Part {
@@ -43,10 +46,12 @@ impl Part {
     pub const COUNT: usize = KINDS.len();
     /// The one that answers queries. It has no loop, so it is never killed, only cut off.
     pub const QUERIES: Self = Self(12);
+    /// The one that dead letters are looked after through. It has no loop either.
+    pub const DOOR: Self = Self(13);
 
     /// All of them.
     pub fn all() -> impl Iterator<Item = Self> {
-        (0..13).map(Self)
+        (0..14).map(Self)
     }
 
     /// Those that have a loop.
@@ -83,7 +88,7 @@ impl Part {
     pub fn role(self) -> Option<Role> {
         match self.kind() {
             Kind::Member(role) => Some(role),
-            Kind::Listener | Kind::Queries => None,
+            Kind::Listener | Kind::Queries | Kind::Door => None,
         }
     }
 
@@ -99,6 +104,7 @@ impl Part {
         match self.kind() {
             Kind::Listener => &[Call::QueueEnqueue],
             Kind::Queries => &[Call::ModelsCheckpoints, Call::ModelsRow],
+            Kind::Door => &[Call::LogDead, Call::LogLoad, Call::ForeignLettersRead, Call::BusTails],
             Kind::Member(Role::Worker) => &[
                 Call::LogCommit,
                 Call::LogCommit,
@@ -163,6 +169,7 @@ impl Part {
         match self.kind() {
             Kind::Listener => &[Store::Queue],
             Kind::Queries => &[Store::Models],
+            Kind::Door => &[Store::Log, Store::Bus, Store::Other],
             Kind::Member(Role::Worker) => &[Store::Queue, Store::Log, Store::Leases, Store::Other],
             Kind::Member(Role::Relayer) => &[Store::Log, Store::Bus, Store::Leases],
             Kind::Member(Role::Policies) => {

@@ -84,6 +84,13 @@ pub enum Message {
         /// A CloudEvent, or nonsense.
         payload: Vec<u8>,
     },
+    /// Somebody looks after the dead letters, through the admin door.
+    Operated {
+        /// What is done.
+        deed: Deed,
+        /// To which letter: this one, counted round those that are open, or, where there are none, round all.
+        pick: usize,
+    },
     /// Something that nobody here wrote, directly in the queue.
     Stray {
         /// Whose queue.
@@ -91,6 +98,17 @@ pub enum Message {
         /// Whatever it is.
         payload: Vec<u8>,
     },
+}
+
+/// What is done about a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// It is tried again.
+    Retry,
+    /// It is recorded that nothing is to be done about it.
+    Discard,
+    /// All that are open are tried again, one after the other.
+    RetryAll,
 }
 
 /// What a message on the Registering context's stream is.
@@ -177,6 +195,13 @@ pub enum MishapKind {
     QueueFull {
         /// Which partition.
         partition: u16,
+        /// For how long.
+        lasts: u32,
+    },
+    /// The store refuses what is said of a party or an invoice, but for that a command about it is dead.
+    StoreRefuses {
+        /// Of whom.
+        of: Uuid,
         /// For how long.
         lasts: u32,
     },

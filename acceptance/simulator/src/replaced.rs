@@ -71,6 +71,7 @@ impl Director<'_> {
             | MishapKind::Cut { .. }
             | MishapKind::BusLosesTail { .. }
             | MishapKind::QueueFull { .. }
+            | MishapKind::StoreRefuses { .. }
             | MishapKind::ClockJumps { .. } => return,
         };
         let store = if readers == Role::Worker { Store::Queue } else { Store::Foreign };

@@ -21,7 +21,7 @@ use crate::client::{Client, Memory};
 use crate::parts::Part;
 use crate::plan::{Act, Message, Plan};
 use crate::replaced::Replacement;
-use crate::stage::{Process, Stage};
+use crate::stage::{DeadLetterOffice, Process, Stage};
 use crate::story::Teller;
 use crate::tally::{Counted, Tally};
 use crate::{Breach, Check, audit};
@@ -86,6 +86,8 @@ pub(crate) enum Job {
     Mend(Part, crate::parts::Store),
     /// The queue has room again.
     Room,
+    /// The event log takes everything again.
+    Mended,
     /// Somebody takes a copy of the queue, for the mishap with this place.
     Backup(usize),
 }
@@ -109,6 +111,8 @@ pub(crate) struct Director<'a> {
     pub(crate) searched: u64,
     /// The query service.
     queries: Rc<ReadModelQueries<MemoryReadModels>>,
+    /// The admin door.
+    letters: Rc<DeadLetterOffice>,
     pub(crate) memory: Rc<RefCell<Memory>>,
     pub(crate) tally: Tally,
     pub(crate) teller: Teller,
@@ -135,6 +139,7 @@ impl<'a> Director<'a> {
             lost: BTreeSet::new(),
             searched: 0,
             queries: Rc::new(ReadModelQueries::new(models)),
+            letters: Rc::new(stage.dead_letters()),
             memory: Rc::default(),
             tally: Tally::default(),
             teller,
@@ -164,7 +169,7 @@ impl<'a> Director<'a> {
         for (place, act) in plan.acts.iter().enumerate() {
             match act.message {
                 Message::Streamed { .. } | Message::Stray { .. } => self.at(act.at, Job::Say(place)),
-                Message::Command { .. } | Message::Published { .. } => {
+                Message::Command { .. } | Message::Published { .. } | Message::Operated { .. } => {
                     self.comes(act.clone());
                 }
             }
@@ -179,6 +184,7 @@ impl<'a> Director<'a> {
             intakes: Rc::clone(&self.stage.intakes),
             queries: Rc::clone(&self.queries),
             log: self.stage.log.clone(),
+            letters: Rc::clone(&self.letters),
             news: self.stage.models.bells().clone(),
             memory: Rc::clone(&self.memory),
             teller: self.teller.clone(),

@@ -16,6 +16,7 @@ use eventsourcing::command::unpack;
 use eventsourcing::desk::Desk;
 use eventsourcing::environment::{Doorbell, Doorbells, Environment as _, Stop, Stopper};
 use eventsourcing::importer::Importer;
+use eventsourcing::letters::Letters;
 use eventsourcing::listener::{Intake, Listener, ListenerLimits};
 use eventsourcing::membership::{Membership, RENEWAL};
 use eventsourcing::partition::{Partition, PartitionCount};
@@ -50,6 +51,9 @@ const RELAYER_POLL: Duration = Duration::from_millis(300);
 
 /// How long a client waits for a listener: less than in the platform, so that a run is short.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The dead letters of a simulated platform.
+pub(crate) type DeadLetterOffice = Letters<Financing, Registering, MemoryLog, MemoryDeadLetters, MemoryBus>;
 
 /// The stores, and everybody who works with them.
 pub(crate) struct Stage {
@@ -155,7 +159,7 @@ impl Stage {
         self.wires.get(part.index())
     }
 
-    /// Starts a process. The query service has no loop, so there is none to start.
+    /// Starts a process. The query service and the admin door have no loop, so there is none to start.
     pub(crate) fn start(&mut self, part: Part) -> Option<Process> {
         let wire = Arc::clone(self.wires.get(part.index())?);
         let clock = self.clocks.get(part.index())?.clone();
@@ -169,7 +173,7 @@ impl Stage {
                 let membership = self.membership(part, role, &wire, clock, assignment, stop);
                 (body, Some(membership))
             }
-            Kind::Queries => return None,
+            Kind::Queries | Kind::Door => return None,
         };
         Some(Process { body, membership, stopper, paused_until: 0, stopping: false })
     }
@@ -236,11 +240,12 @@ impl Stage {
             }
             Role::Importer => {
                 let (events, positions) = (self.foreign.interfered(between()), log.checkpoints());
-                let importer: Importer<Financing, _, _, _, _, _> = Importer::new(
+                let importer: Importer<Financing, _, _, _, _, _, _> = Importer::new(
                     Registering,
                     IMPORTER,
                     events,
                     queue,
+                    log,
                     positions,
                     letters,
                     self.partitions,
@@ -270,6 +275,20 @@ impl Stage {
             let _run_out = body.leave().await;
             Ok(())
         })
+    }
+
+    /// The dead letters, as the admin door finds them.
+    pub(crate) fn dead_letters(&self) -> DeadLetterOffice {
+        let wire = self.wire(Part::DOOR).map(|wire| Arc::clone(wire) as Arc<dyn Interference>);
+        let (log, letters, bus) = match wire {
+            Some(wire) => (
+                self.log.interfered(Arc::clone(&wire)),
+                self.letters.interfered(Arc::clone(&wire)),
+                self.bus.interfered(wire),
+            ),
+            None => (self.log.clone(), self.letters.clone(), self.bus.clone()),
+        };
+        Letters::new(Registering, log, letters, bus, self.partitions)
     }
 
     /// Everything is done: whatever was queued has an outcome, and everybody has seen every record.

@@ -235,6 +235,11 @@ impl Cast {
         known.map_or_else(|| "an unknown investor".to_owned(), |place| format!("investor {}", place + 1))
     }
 
+    /// A party or an invoice.
+    pub(crate) fn name(&self, id: Uuid) -> String {
+        if self.investors.contains(&id) { self.investor(id) } else { self.invoice(id) }
+    }
+
     fn invoice(&self, id: Uuid) -> String {
         let known = self.invoices.iter().position(|one| *one == id);
         known.map_or_else(|| "an unknown invoice".to_owned(), |place| format!("invoice {}", letter(place)))
@@ -266,9 +271,12 @@ impl Cast {
             Message::Streamed { what: Streamed::Malformed, .. } => {
                 "the Registering context says something malformed".to_owned()
             }
-            Message::Stray { partition, .. } => {
-                format!("somebody puts something unreadable into the queue of partition {partition}")
+            Message::Stray { partition, payload } => {
+                let said = unpack(Partition::from_index(*partition), 0, payload);
+                let said: Vec<String> = said.iter().map(method).collect();
+                format!("somebody puts {} into the queue of partition {partition}", said.join(", "))
             }
+            Message::Operated { deed, .. } => format!("operator {}: {}", act.number, deed.says()),
             Message::Command { command, .. } => format!("{client}: {}", self.command(command)),
         }
     }

@@ -73,6 +73,8 @@ counted! {
     StreamLost = "fault: registering stream lost",
     /// The queue had no room.
     QueueFull = "fault: queue full",
+    /// The event log refused what was said of a party or an invoice.
+    StoreRefused = "fault: store refuses content",
     /// A clock jumped forwards.
     ClockForwards = "fault: clock jumped forwards",
     /// A clock jumped backwards.
@@ -165,6 +167,22 @@ counted! {
     Adopted = "queues adopted",
     /// Dead letters that were kept.
     Letters = "dead letters kept",
+    /// Dead letters that were retried.
+    Retried = "dead letters retried",
+    /// Dead letters that were discarded.
+    Discarded = "dead letters discarded",
+    /// Retries of retries.
+    DiedAgain = "dead letters that died again",
+    /// A person was told that somebody else was first, and did the other thing.
+    Beaten = "operator: somebody else was first",
+    /// A person was told what had become of it before.
+    Done = "operator: it was done before",
+    /// A person was told that an earlier letter is open.
+    EarlierIsOpen = "operator: an earlier letter is open",
+    /// A person was told that there is nothing to retry.
+    NotRetryable = "operator: not retryable",
+    /// A person was told that nobody can have seen the letter yet.
+    NotRelayed = "operator: not relayed yet",
     /// Aggregates with a snapshot.
     Snapshots = "aggregates with a snapshot",
 }

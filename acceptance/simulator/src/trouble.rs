@@ -89,6 +89,10 @@ impl Director<'_> {
                 self.stage.queue.refuse(None);
                 self.teller.tell(|| "the command queue has room again".to_owned());
             }
+            Job::Mended => {
+                self.stage.log.refuse_content(None);
+                self.teller.tell(|| "the event log takes everything again".to_owned());
+            }
             Job::Backup(place) => {
                 let saved = self.stage.queue.save();
                 self.backups.push((place, saved));
@@ -108,7 +112,7 @@ impl Director<'_> {
             Message::Stray { partition, payload } => {
                 self.stage.queue.push(Partition::from_index(*partition), payload);
             }
-            Message::Command { .. } | Message::Published { .. } => {}
+            Message::Command { .. } | Message::Published { .. } | Message::Operated { .. } => {}
         }
     }
 
@@ -152,6 +156,13 @@ impl Director<'_> {
                 self.tally.count(Counted::QueueFull);
                 self.teller.tell(|| format!("the command queue has no room for partition {partition}"));
                 self.at(self.stage.now() + millis(lasts), Job::Room);
+            }
+            MishapKind::StoreRefuses { of, lasts } => {
+                self.stage.log.refuse_content(Some(&of.to_string()));
+                self.tally.count(Counted::StoreRefused);
+                self.teller
+                    .tell(|| format!("the event log refuses what is said of {}", self.plan.cast.name(of)));
+                self.at(self.stage.now() + millis(lasts), Job::Mended);
             }
             MishapKind::ClockJumps { part, by } => {
                 if let Some(clock) = self.stage.clocks.get(part.index()) {
@@ -212,6 +223,7 @@ impl Director<'_> {
     pub(crate) fn heal(&mut self) {
         self.teller.tell(|| "from here on nothing goes wrong any more".to_owned());
         self.stage.queue.refuse(None);
+        self.stage.log.refuse_content(None);
         for wire in &self.stage.wires {
             wire.heal();
         }

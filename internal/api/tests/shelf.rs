@@ -8,7 +8,7 @@ use domain::ids::{BidId, InvestorId, InvoiceId, IssuerId};
 use domain::live::{
     BidWatch, Delivery, InvestorWatch, InvoiceWatch, LiveError, LiveQueries, LiveRows, Resume,
 };
-use domain::story::{Stories, StoryView, StuckView};
+use domain::story::{Stories, StoryView, StuckView, UnreadableStep};
 use domain::views::{
     BidFilter, BidView, CommandView, InvestorFilter, InvestorView, InvoiceFilter, InvoiceView, IssuerFilter,
     IssuerView, Page, Queries, QueryError,
@@ -21,7 +21,7 @@ use uuid::Uuid;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shelf {
     pub(super) stories: Arc<Mutex<BTreeMap<Uuid, StoryView>>>,
-    pub(super) stuck: Arc<Mutex<Vec<StuckView>>>,
+    pub(super) stuck: Arc<Mutex<Vec<Result<StuckView, UnreadableStep>>>>,
     pub(super) issuers: Arc<Mutex<BTreeMap<Uuid, IssuerView>>>,
     pub(super) commands: Arc<Mutex<BTreeMap<Uuid, CommandView>>>,
     /// Whether the projection has seen everything.
@@ -93,9 +93,14 @@ impl Stories for Shelf {
         _: &B,
         up_to: Timestamp,
         limit: u32,
-    ) -> Result<Vec<StuckView>, QueryError> {
+    ) -> Result<Vec<Result<StuckView, UnreadableStep>>, QueryError> {
         let stuck = self.stuck.lock().unwrap();
-        Ok(stuck.iter().filter(|step| step.since <= up_to).take(limit as usize).cloned().collect())
+        Ok(stuck
+            .iter()
+            .filter(|step| step.as_ref().is_ok_and(|step| step.since <= up_to) || step.is_err())
+            .take(limit as usize)
+            .cloned()
+            .collect())
     }
 }
 

@@ -7,7 +7,9 @@ use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use domain::ids::{InvoiceId, IssuerId};
-use domain::story::{CommandStory, Ending, Next, RecordStory, SagaView, StoryView, StuckView, Turn, Why};
+use domain::story::{
+    CommandStory, Ending, Next, RecordStory, SagaView, StoryView, StuckView, Turn, UnreadableStep, Why,
+};
 use domain::views::InvoiceStatus;
 use eventsourcing::environment::Timestamp;
 use eventsourcing::model::AggregateRef;
@@ -149,7 +151,7 @@ async fn what_is_stuck_is_listed_up_to_a_page_and_from_an_age_on() {
         cause_event: "BidOnInvoicePlaced".to_owned(),
     };
     // (The clock of these tests counts from 0: ten seconds ago is the beginning of all time.)
-    *side.shelf.stuck.lock().unwrap() = vec![step(1, 0), step(2, 0), step(3, 1_000_000_000_000)];
+    *side.shelf.stuck.lock().unwrap() = vec![Ok(step(1, 0)), Ok(step(2, 0)), Ok(step(3, 1_000_000_000_000))];
     let list = async |older_than, page_size| {
         let request = v1::ListStuckRequest { older_than, page_size };
         side.client().list_stuck(request).await.map(tonic::Response::into_inner)
@@ -159,6 +161,15 @@ async fn what_is_stuck_is_listed_up_to_a_page_and_from_an_age_on() {
     assert_eq!(all.steps[0].cause_position, "3-118");
     let one = list(Some(prost_types::Duration { seconds: 0, nanos: 0 }), 1).await.expect("listed");
     assert_eq!((one.steps.len(), one.more), (1, true));
+    let (command_id, what) = (Uuid::from_u128(4), "its row is torn".to_owned());
+    side.shelf.stuck.lock().unwrap().insert(0, Err(UnreadableStep { command_id, since: None, what }));
+    let beside = list(None, 0).await.expect("listed").steps;
+    let [torn, one, _] = beside.as_slice() else { panic!("beside the others: {beside:?}") };
+    assert_eq!(
+        (torn.command_id.as_str(), torn.unreadable.as_str()),
+        (&*command_id.to_string(), "its row is torn")
+    );
+    assert_eq!((torn.since, torn.age, one.unreadable.as_str()), (None, None, ""));
     let status = list(Some(prost_types::Duration { seconds: -1, nanos: 0 }), 1).await.expect_err("malformed");
     let details = status.get_details_bad_request().expect("details");
     assert_eq!(details.field_violations[0].field, "older_than");

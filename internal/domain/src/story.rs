@@ -197,6 +197,18 @@ pub struct StuckView {
     pub cause_event: String,
 }
 
+/// A step of which is known that it has not been taken, and which it is cannot be read: a person has to look.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("step {command_id}: {what}")]
+pub struct UnreadableStep {
+    /// The command that is expected.
+    pub command_id: Uuid,
+    /// Since when, where that can be read.
+    pub since: Option<Timestamp>,
+    /// What is wrong with it.
+    pub what: String,
+}
+
 /// The stories' answers, read from the read models and from the bus.
 pub trait Stories: Send + Sync + 'static {
     /// The story of an invoice; `None` where nobody ever asked for anything that concerns it.
@@ -207,11 +219,11 @@ pub trait Stories: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<StoryView>, QueryError>> + Send;
 
     /// Steps that should have been taken and were not, whose cause was recorded at this time or before: the oldest first,
-    /// at most so many.
+    /// at most so many. One that cannot be read is among them, and hides no other.
     fn stuck<B: EventBus>(
         &self,
         bus: &B,
         up_to: Timestamp,
         limit: u32,
-    ) -> impl Future<Output = Result<Vec<StuckView>, QueryError>> + Send;
+    ) -> impl Future<Output = Result<Vec<Result<StuckView, UnreadableStep>>, QueryError>> + Send;
 }

@@ -150,8 +150,10 @@ pub enum Slot {
     Envelope(Box<Envelope>),
     /// Not a command.
     Unreadable {
-        /// An id for it, derived from where it stands and what it says, so that it dies once.
+        /// Its id where it says that much; else one derived from where it stands and what it says, so that it dies once.
         command_id: Uuid,
+        /// What could be read of it, where that is enough to say whose it is, and to send it again.
+        envelope: Option<Box<Envelope>>,
         /// What is wrong.
         reason: String,
         /// What it says, shortened to [`crate::record::DeadData::MAX_RAW`].
@@ -170,31 +172,80 @@ impl Slot {
     }
 }
 
+/// What is read of an envelope that has not its shape: who it is, and what it was to do. The rest was for its way here.
+#[derive(Deserialize)]
+struct Remains {
+    command_id: Uuid,
+    correlation_id: Uuid,
+    causation_id: Uuid,
+    actor: String,
+    target: AggregateRef,
+    reply_to: Option<serde_json::Value>,
+    discards: Option<serde::de::IgnoredAny>,
+    command: Box<RawValue>,
+}
+
+impl Remains {
+    /// The longest name that is believed, in bytes.
+    const MAX_NAME: usize = 256;
+
+    /// What can be read of it: enough to write down whose it was, and to send it again. `None` for anything less, which is known
+    /// by its place alone, so that its sender may send it again under its id.
+    fn of(item: &str) -> Option<Box<Envelope>> {
+        let is_plain = |name: &str| {
+            !name.is_empty() && name.len() <= Self::MAX_NAME && !name.chars().any(char::is_control)
+        };
+        let remains: Self = serde_json::from_str(item).ok()?;
+        let is_believed = !remains.command_id.is_nil()
+            && is_plain(&remains.actor)
+            && is_plain(&remains.target.kind)
+            && remains.discards.is_none();
+        is_believed.then(|| {
+            Box::new(Envelope {
+                command_id: remains.command_id,
+                correlation_id: remains.correlation_id,
+                causation_id: remains.causation_id,
+                actor: remains.actor,
+                traceparent: None,
+                reply_to: remains.reply_to.as_ref().and_then(|to| to.as_str()).map(ToOwned::to_owned),
+                target: remains.target,
+                discards: None,
+                command: remains.command,
+            })
+        })
+    }
+}
+
 /// Reads a queue message, one command at a time. There is always at least one slot.
 #[must_use]
 pub fn unpack(partition: Partition, message: u64, payload: &[u8]) -> Vec<Slot> {
-    let unreadable = |index: usize, raw: &[u8], reason: String| {
+    let unreadable = |index: usize, raw: &[u8], reason: String, envelope: Option<Box<Envelope>>| {
         let mut name = format!("{partition}/{message}/{index}/").into_bytes();
         name.extend_from_slice(raw);
         let text = String::from_utf8_lossy(raw);
         let end = text.floor_char_boundary(crate::record::DeadData::MAX_RAW);
+        let from_its_place = || Uuid::new_v5(&Uuid::NAMESPACE_OID, &name);
         Slot::Unreadable {
-            command_id: Uuid::new_v5(&Uuid::NAMESPACE_OID, &name),
+            command_id: envelope.as_ref().map_or_else(from_its_place, |envelope| envelope.command_id),
+            envelope,
             reason,
             raw: text.get(..end).unwrap_or_default().to_owned(),
         }
     };
     match serde_json::from_slice::<Vec<&RawValue>>(payload) {
-        Ok(items) if items.is_empty() => vec![unreadable(0, payload, "an empty bundle".to_owned())],
+        Ok(items) if items.is_empty() => vec![unreadable(0, payload, "an empty bundle".to_owned(), None)],
         Ok(items) => items
             .into_iter()
             .enumerate()
             .map(|(index, item)| match serde_json::from_str::<Envelope>(item.get()) {
                 Ok(envelope) => Slot::Envelope(Box::new(envelope)),
-                Err(error) => unreadable(index, item.get().as_bytes(), error.to_string()),
+                Err(error) => {
+                    let remains = Remains::of(item.get());
+                    unreadable(index, item.get().as_bytes(), error.to_string(), remains)
+                }
             })
             .collect(),
-        Err(error) => vec![unreadable(0, payload, error.to_string())],
+        Err(error) => vec![unreadable(0, payload, error.to_string(), None)],
     }
 }
 
@@ -227,6 +278,44 @@ mod tests {
         assert_eq!(once[0].command_id(), again[0].command_id());
         assert_ne!(once[0].command_id(), elsewhere[0].command_id());
         assert_eq!(unpack(PARTITION, 9, b"[]").len(), 1);
+    }
+
+    #[test]
+    fn what_says_whose_it_is_dies_under_its_own_id() {
+        let (id, saga, cause) = (Uuid::from_u128(7), Uuid::from_u128(8), Uuid::from_u128(9));
+        let whole = serde_json::json!({
+            "command_id": id, "correlation_id": saga, "causation_id": cause, "actor": "policy:p", "traceparent": 1,
+            "reply_to": "1.2", "target": { "type": "thing", "id": id }, "command": { "do": "it" },
+        });
+        let read =
+            |envelope: &serde_json::Value| unpack(PARTITION, 9, format!("[{envelope}]").as_bytes()).remove(0);
+        let Slot::Unreadable { command_id, envelope: Some(envelope), .. } = read(&whole) else {
+            panic!("its trace context is none")
+        };
+        assert_eq!((command_id, envelope.command_id), (id, id));
+        assert_eq!((envelope.correlation_id, envelope.causation_id), (saga, cause));
+        assert_eq!((envelope.actor.as_str(), envelope.command.get()), ("policy:p", r#"{"do":"it"}"#));
+        assert_eq!(envelope.reply_to.as_deref(), Some("1.2"), "somebody waits for it");
+        let others = [
+            ("command_id", serde_json::json!(Uuid::nil())),
+            ("causation_id", serde_json::json!("none")),
+            ("actor", serde_json::json!("no\u{0}body")),
+            ("actor", serde_json::json!("x".repeat(257))),
+            ("target", serde_json::json!("thing")),
+            ("discards", serde_json::json!({ "of": "the next release" })),
+        ];
+        for (name, other) in others {
+            let mut changed = whole.clone();
+            changed[name] = other;
+            let slot = read(&changed);
+            assert!(matches!(&slot, Slot::Unreadable { envelope: None, .. }), "{name}: {slot:?}");
+            assert_ne!(slot.command_id(), id, "{name}: whoever has sent it may send it again");
+        }
+        for name in ["command_id", "correlation_id", "actor", "target", "command"] {
+            let mut less = whole.clone();
+            less.as_object_mut().unwrap().remove(name);
+            assert!(matches!(read(&less), Slot::Unreadable { envelope: None, .. }), "without {name}");
+        }
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //!
 //! The rule this module protects: a message is passed only after what follows from it is durable: its command in the queue,
 //! or the message among the dead letters. A command's id derives from what was said, so importing it again, from
-//! wherever, does nothing twice. And where the importer stands is proven before it goes on: a stream that was replaced is
+//! wherever, does nothing twice; and what people have discarded stays discarded. And where the importer stands is proven before it goes on: a stream that was replaced is
 //! not read from the middle.
 
+use std::collections::HashSet;
 use std::marker::PhantomData;
 
 use uuid::Uuid;
@@ -12,14 +13,15 @@ use uuid::Uuid;
 use crate::assignment::Assignment;
 use crate::command::Envelope;
 use crate::consequences::{Consequences, Gathering};
+use crate::letters::{ForeignPlace, resolution_id};
 use crate::model::Model;
 use crate::mutants::{Mutant, planted};
 use crate::observer::{Observer, Queued, Reacted, Watch};
 use crate::outcome::Fingerprint;
 use crate::partition::{Partition, PartitionCount};
 use crate::ports::{
-    CommandQueue, DeadLetter, DeadLetters, ForeignEvents, ForeignMessage, ForeignPosition, ForeignPositions,
-    PortError,
+    CommandQueue, DeadLetter, DeadLetters, EventLog, ForeignEvents, ForeignMessage, ForeignPosition,
+    ForeignPositions, LoadRequest, PortError,
 };
 use crate::queue::prove_foreign;
 use crate::turn::{Progress, Trouble, Turn};
@@ -60,11 +62,12 @@ pub enum Translated<C> {
 }
 
 /// The loop that imports another context's events, while the first partition is assigned to it.
-pub struct Importer<M, T, S, Q, P, D> {
+pub struct Importer<M, T, S, Q, L, P, D> {
     translate: T,
     reader: &'static str,
     events: S,
     queue: Q,
+    log: L,
     positions: P,
     dead_letters: D,
     partitions: PartitionCount,
@@ -75,6 +78,11 @@ pub struct Importer<M, T, S, Q, P, D> {
     ignored: u64,
     watch: Watch,
     model: PhantomData<fn() -> M>,
+}
+
+/// The command that discards the message, where it is one that nobody understands.
+fn resolved_by(position: ForeignPosition) -> Uuid {
+    resolution_id(ForeignPlace::from(position).letter_id())
 }
 
 /// A place in the stream that was proven.
@@ -93,22 +101,25 @@ struct Step {
     letters: usize,
 }
 
-impl<M, T, S, Q, P, D> Importer<M, T, S, Q, P, D>
+impl<M, T, S, Q, L, P, D> Importer<M, T, S, Q, L, P, D>
 where
     M: Model,
     T: Translate<M>,
     S: ForeignEvents,
     Q: CommandQueue,
+    L: EventLog,
     P: ForeignPositions,
     D: DeadLetters,
 {
-    /// An importer of these events. `reader` names its position; `partitions` are those of the command queue.
+    /// An importer of these events. `reader` names its position; `partitions` are those of the command queue; what people have
+    /// discarded is looked up in the log.
     #[expect(clippy::too_many_arguments, reason = "each is a port, or says what to do with it")]
     pub fn new(
         translate: T,
         reader: &'static str,
         events: S,
         queue: Q,
+        log: L,
         positions: P,
         dead_letters: D,
         partitions: PartitionCount,
@@ -119,6 +130,7 @@ where
             reader,
             events,
             queue,
+            log,
             positions,
             dead_letters,
             partitions,
@@ -167,15 +179,43 @@ where
         };
         let mut gathering = Gathering::default();
         let mut last = None;
+        let discarded = self.discarded(from.created_at, &messages).await?;
         for message in messages {
             let fingerprint = Fingerprint::of(&message.payload);
             let position =
                 ForeignPosition { created_at: from.created_at, message: message.message, fingerprint };
-            self.take_in(message, position, &mut gathering)?;
+            if discarded.contains(&resolved_by(position)) {
+                let number = message.message;
+                tracing::info!(
+                    reader = self.reader,
+                    message = number,
+                    "not imported: somebody has discarded it"
+                );
+            } else {
+                self.take_in(message, position, &mut gathering)?;
+            }
             last = Some(position);
         }
         let (commands, letters) = gathering.count();
         Ok(last.map(|to| Step { consequences: gathering.finish(), from, to, commands, letters }))
+    }
+
+    /// The discards of those among these messages that people have discarded when nobody understood them. One look into the inbox
+    /// for all of them: a stream is read again from its beginning where somebody has adopted another queue, perhaps by a release
+    /// that understands more.
+    async fn discarded(
+        &self,
+        created_at: u64,
+        messages: &[ForeignMessage],
+    ) -> Result<HashSet<Uuid>, Trouble> {
+        if messages.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let place = |message: &ForeignMessage| ForeignPlace { created_at, message: message.message };
+        let commands = messages.iter().map(|message| resolution_id(place(message).letter_id())).collect();
+        let request = LoadRequest { commands, ..LoadRequest::default() };
+        let found = self.log.load(&request).await.map_err(PortError::trouble)?;
+        Ok(found.inbox.into_iter().map(|entry| entry.outcome.command_id).collect())
     }
 
     fn take_in(
@@ -240,12 +280,13 @@ where
     }
 }
 
-impl<M, T, S, Q, P, D> Turn for Importer<M, T, S, Q, P, D>
+impl<M, T, S, Q, L, P, D> Turn for Importer<M, T, S, Q, L, P, D>
 where
     M: Model,
     T: Translate<M>,
     S: ForeignEvents,
     Q: CommandQueue,
+    L: EventLog,
     P: ForeignPositions,
     D: DeadLetters,
 {

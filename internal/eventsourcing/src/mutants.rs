@@ -103,6 +103,15 @@ mutants! {
     ImportPositionFirst = "import-position-first",
     /// Adopting another queue leaves the policies where they are.
     AdoptKeepsTheCheckpoints = "adopt-keeps-the-checkpoints",
+    // The dead letters.
+    /// Every retry of a dead letter is a command of its own.
+    RetryIdNotDerived = "retry-id-not-derived",
+    /// The discard of a dead letter has another id than its retry.
+    DiscardUnderAnotherId = "discard-under-another-id",
+    /// A dead letter is retried while an earlier one of its aggregate is open.
+    RetryOutOfOrder = "retry-out-of-order",
+    /// A dead letter is retried before anybody can have seen it.
+    RetryBeforeItsCause = "retry-before-its-cause",
     // The listener.
     /// The client hears that its command is accepted before it is queued.
     AcceptedBeforeQueued = "accepted-before-queued",

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_nats::HeaderMap;
 use eventsourcing::outcome::Fingerprint;
-use eventsourcing::ports::{DeadLetter, ForeignMessage, ForeignPosition};
+use eventsourcing::ports::{
+    DeadLetter, DeadLetters as _, ForeignLetters as _, ForeignMessage, ForeignPosition,
+};
 use eventsourcing::testkit::contract;
 use eventsourcing::testkit::memory::MemoryLog;
 
@@ -97,6 +99,39 @@ async fn the_dead_letters_of_other_contexts_keep_their_contract() {
         NatsDeadLetters::new(&nats)
     };
     contract::foreign_letters(make, "registering.events.issuer.IssuerRegistered").await;
+}
+
+#[tokio::test]
+async fn what_was_kept_and_cannot_be_read_hides_no_other() {
+    let (_server, nats) = ready().await;
+    fresh(&nats).await;
+    let letters = NatsDeadLetters::new(&nats);
+    let malformed = |number| {
+        let (created_at, fingerprint) = (7, Fingerprint::of(b"{"));
+        let position = ForeignPosition { created_at, message: number, fingerprint };
+        let subject = "registering.events.issuer.IssuerRegistered".to_owned();
+        let message = ForeignMessage { message: number, subject, payload: Arc::from(&b"{"[..]) };
+        DeadLetter::Foreign { position, message, reason: "malformed".to_owned() }
+    };
+    letters.keep(vec![malformed(1)]).await.unwrap();
+    // Somebody has written there who does not know how.
+    for subject in ["financing.dead.registering.7-2", "financing.dead.registering.nothing"] {
+        let message =
+            Outgoing { subject: subject.to_owned(), headers: HeaderMap::new(), payload: "noise".into() };
+        publish::publish(&nats, vec![message]).await.remove(0).unwrap();
+    }
+    letters.keep(vec![malformed(3)]).await.unwrap();
+
+    let found = letters.foreign(0, 10).await.unwrap();
+
+    let places: Vec<_> =
+        found.iter().map(|one| (one.number, one.position.created_at, one.position.message)).collect();
+    assert_eq!(places, [(1, 7, 1), (2, 7, 2), (3, 0, 3), (4, 7, 3)]);
+    for unreadable in &found[1..3] {
+        assert_eq!((&*unreadable.message.payload, unreadable.whole), (&b"noise"[..], false));
+        assert!(unreadable.reason.starts_with("what was kept of it cannot be read"), "{}", unreadable.reason);
+    }
+    assert!(found[3].whole && found[3].reason == "malformed");
 }
 
 /// What a person reads in DEAD.

@@ -3,16 +3,18 @@
 //! The rule this module protects: a story costs what it tells. The rows say where its records stand, so no log is searched, and
 //! what may be told at once is bounded.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use domain::ids::InvoiceId;
-use domain::story::{Stories, StoryView, StuckView};
+use domain::story::{Stories, StoryView, StuckView, UnreadableStep};
 use domain::views::{Queries as _, QueryError};
 use eventsourcing::environment::Timestamp;
 use eventsourcing::letters::resolution_id;
-use eventsourcing::partition::LogPosition;
-use eventsourcing::ports::{EventBus, PortResult, RankedQuery, ReadModels, Row, RowQuery, Test, Value};
+use eventsourcing::partition::{LogPosition, Partition};
+use eventsourcing::ports::{
+    EventBus, PortError, PortResult, Projected, RankedQuery, ReadModels, Row, RowQuery, Test, Value,
+};
 use eventsourcing::record::Record;
 use uuid::Uuid;
 
@@ -104,6 +106,74 @@ pub async fn oldest_unsettled<S: ReadModels>(models: &S) -> PortResult<Option<Ti
     Ok(since.and_then(|since| u64::try_from(since).ok()).map(Timestamp::from_micros))
 }
 
+/// A step's row, as far as it can be read.
+struct Step {
+    command_id: Uuid,
+    since: Option<Timestamp>,
+    cause: Result<LogPosition, QueryError>,
+}
+
+impl Step {
+    fn of(row: &Row) -> Self {
+        let row = Fields::of(COMMANDS, row);
+        let since = row.integer("since").ok().and_then(|since| u64::try_from(since).ok());
+        let cause = row.position("cause_partition", "cause_sequence");
+        Self { command_id: row.key, since: since.map(Timestamp::from_micros), cause }
+    }
+
+    /// A cause was projected, or there would be no row of it.
+    fn prove(&mut self, projected: &BTreeMap<Partition, Projected>) {
+        let Ok(cause) = self.cause else { return };
+        if projected.get(&cause.partition).is_none_or(|projected| projected.sequence < cause.sequence) {
+            let what = format!("its cause is at {cause}, which was not projected");
+            self.cause = Err(QueryError::Corrupt(what));
+        }
+    }
+
+    fn told(self, causes: &Causes) -> Result<StuckView, UnreadableStep> {
+        let Self { command_id, since, cause } = self;
+        let told = cause.and_then(|cause| match causes.unread.get(&cause) {
+            Some(error) => Err(failed(error.clone())),
+            None => stuck(command_id, cause, &causes.records),
+        });
+        told.map_err(|error| UnreadableStep { command_id, since, what: error.to_string() })
+    }
+}
+
+/// What the bus says of the causes of steps.
+#[derive(Default)]
+struct Causes {
+    records: Records,
+    /// Why it does not say it of these.
+    unread: BTreeMap<LogPosition, PortError>,
+}
+
+impl Causes {
+    async fn read<B: EventBus>(bus: &B, positions: &[LogPosition]) -> Result<Self, QueryError> {
+        let mut causes = Self::default();
+        match bus.records(positions).await {
+            Ok(found) => causes.take(found),
+            Err(error @ PortError::Unavailable(_)) => return Err(failed(error)),
+            // One of them is broken, and hides no other.
+            Err(_) => {
+                for position in positions {
+                    match bus.records(&[*position]).await {
+                        Ok(found) => causes.take(found),
+                        Err(error) => {
+                            causes.unread.insert(*position, error);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(causes)
+    }
+
+    fn take(&mut self, found: Vec<Option<Arc<Record>>>) {
+        self.records.extend(found.into_iter().flatten().map(|record| (record.position(), record)));
+    }
+}
+
 impl<S: ReadModels> Stories for ReadModelQueries<S> {
     async fn story<B: EventBus>(
         &self,
@@ -148,17 +218,22 @@ impl<S: ReadModels> Stories for ReadModelQueries<S> {
         bus: &B,
         up_to: Timestamp,
         limit: u32,
-    ) -> Result<Vec<StuckView>, QueryError> {
+    ) -> Result<Vec<Result<StuckView, UnreadableStep>>, QueryError> {
         let query = open_steps(i64::try_from(up_to.as_micros()).unwrap_or(i64::MAX), limit);
         let rows = self.0.ranked(&query).await.map_err(failed)?;
-        let mut steps = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let row = Fields::of(COMMANDS, row);
-            steps.push((row.key, row.position("cause_partition", "cause_sequence")?));
+        let mut steps: Vec<Step> = rows.iter().map(Step::of).collect();
+        let mut partitions: Vec<Partition> =
+            steps.iter().filter_map(|step| step.cause.as_ref().ok()).map(|cause| cause.partition).collect();
+        partitions.sort_unstable();
+        partitions.dedup();
+        // Read after the rows, so it is at least as far as they are.
+        let projected = self.0.checkpoints(&partitions).await.map_err(failed)?.into_iter().collect();
+        for step in &mut steps {
+            step.prove(&projected);
         }
-        let causes: Vec<LogPosition> = steps.iter().map(|(_, cause)| *cause).collect();
-        let mut records = Records::new();
-        fetch(bus, &causes, &mut records).await?;
-        steps.into_iter().map(|(command_id, cause)| stuck(command_id, cause, &records)).collect()
+        let known: Vec<LogPosition> =
+            steps.iter().filter_map(|step| step.cause.as_ref().ok()).copied().collect();
+        let causes = Causes::read(bus, &known).await?;
+        Ok(steps.into_iter().map(|step| step.told(&causes)).collect())
     }
 }

@@ -232,11 +232,12 @@ fn start_importer(
     let events = NatsForeignEvents::new(nats);
     let bell = events.bells().hang();
     let assignment = ownership.join(process, Role::Importer, PartitionCount::ONE, &bell);
-    let importer: Importer<Financing, _, _, _, _, _> = Importer::new(
+    let importer: Importer<Financing, _, _, _, _, _, _> = Importer::new(
         Registering,
         IMPORTER,
         events,
         NatsQueue::new(nats),
+        log.clone(),
         log.clone(),
         NatsDeadLetters::new(nats),
         partitions,

@@ -286,24 +286,37 @@ pub(super) fn stuck(stuck: &ListStuckResponse, older_than: Duration, terminal: T
 }
 
 fn one_stuck(step: &StuckStep, terminal: Terminal, text: &mut String) {
-    let age = micros(step.age.as_ref()).map(latency).unwrap_or_default();
-    let line = Line::default()
-        .say(Some(Tone::Strong), &step.method)
-        .say(None, format!(" of {} ", step.target_type))
-        .say(Some(Tone::Quiet), short(&step.target_id, terminal))
-        .say(Some(Tone::Quiet), format!(" ({})", step.policy))
-        .fill(terminal.width().saturating_sub(TIME + 8));
-    let waits = format!("for {}", age.trim_start_matches('+'));
+    let is_readable = step.unreadable.is_empty();
+    let line = if is_readable {
+        Line::default()
+            .say(Some(Tone::Strong), &step.method)
+            .say(None, format!(" of {} ", step.target_type))
+            .say(Some(Tone::Quiet), short(&step.target_id, terminal))
+            .say(Some(Tone::Quiet), format!(" ({})", step.policy))
+    } else {
+        Line::default().say(Some(Tone::Bad), "a step that cannot be read")
+    };
+    let line = line.fill(terminal.width().saturating_sub(TIME + 8));
+    let age = micros(step.age.as_ref()).map(latency);
+    let waits = age.map(|age| format!("for {}", age.trim_start_matches('+'))).unwrap_or_default();
     line.say(Some(Tone::Pending), format!("{waits:>width$}", width = TIME + 8)).draw(terminal, text);
     let since = step.since.as_ref().map(ToString::to_string).unwrap_or_default();
+    let cause =
+        if is_readable { format!("{} at {}", step.cause_event, step.cause_position) } else { String::new() };
     for (name, value) in [
         ("invoice", step.invoice_id.as_str()),
         ("command", &step.command_id),
         ("saga", &step.correlation_id),
-        ("cause", &format!("{} at {}", step.cause_event, step.cause_position)),
+        ("cause", &cause),
         ("since", &since),
     ] {
+        if !is_readable && value.is_empty() {
+            continue;
+        }
         Line::default().say(Some(Tone::Quiet), format!("  {name:8} ")).say(None, value).draw(terminal, text);
+    }
+    if !is_readable {
+        wrapped("  wrong    ", "           ", &step.unreadable, None, terminal, text);
     }
 }
 

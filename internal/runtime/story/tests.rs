@@ -197,8 +197,16 @@ fn what_is_stuck_is_listed_whole() {
         cause_position: "7-20".to_owned(),
         cause_event: "BidOnInvoicePlaced".to_owned(),
         cause_record_id: id(1020),
+        unreadable: String::new(),
     };
-    let list = ListStuckResponse { steps: vec![one], more: true };
+    let torn = StuckStep {
+        command_id: id(22),
+        since: Some(at(2)),
+        age: Some(prost_types::Duration { seconds: 753, nanos: 0 }),
+        unreadable: format!("commands {}: column cause_sequence is missing or wrong", id(22)),
+        ..StuckStep::default()
+    };
+    let list = ListStuckResponse { steps: vec![one, torn], more: true };
     let text = stuck(&list, Duration::from_secs(10), Terminal::new(80, false));
     assert_eq!(text, include_str!("stuck_80.txt"), "{text}");
     assert!(columns(&text) <= 80);

@@ -125,8 +125,20 @@ pub enum LetterState {
 pub enum Content {
     /// A command: its CommandDead record, and what that says.
     Command(Arc<Record>, DeadData),
+    /// A record that says that a command is dead and nothing else that can be read: what is wrong with it.
+    Unreadable(Arc<Record>, String),
     /// A message of another context.
     Foreign(ForeignLetter),
+}
+
+impl Content {
+    /// The letter's record, where it is in the log.
+    fn record(&self) -> Option<&Arc<Record>> {
+        match self {
+            Self::Command(record, _) | Self::Unreadable(record, _) => Some(record),
+            Self::Foreign(_) => None,
+        }
+    }
 }
 
 /// A dead letter.
@@ -146,17 +158,14 @@ impl Letter {
     /// The letter of which this is the retry, where it is one that died again.
     #[must_use]
     pub fn retry_of(&self) -> Option<Uuid> {
-        match &self.content {
-            Content::Command(record, _) => retry_of(record),
-            Content::Foreign(_) => None,
-        }
+        self.content.record().and_then(|record| retry_of(record))
     }
 
     /// Where it stands among all of them.
     #[must_use]
     pub fn place(&self) -> Place {
         match &self.content {
-            Content::Command(record, _) => Place::Command(record.position()),
+            Content::Command(record, _) | Content::Unreadable(record, _) => Place::Command(record.position()),
             Content::Foreign(foreign) => Place::Foreign(foreign.number),
         }
     }

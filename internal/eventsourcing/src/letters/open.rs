@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::command::Envelope;
 use crate::importer::{Translate, Translated};
 use crate::model::{AggregateRef, Model};
+use crate::mutants::{Mutant, chance, planted};
 use crate::outcome::{Fingerprint, Outcome};
 use crate::partition::{LogPosition, PartitionCount, Sequence};
 use crate::ports::{
@@ -106,7 +107,7 @@ where
             let query = DeadQuery { after, aggregate: target.cloned(), limit: BATCH, ..DeadQuery::default() };
             let records = self.log.dead(&query).await?;
             if !records.is_empty() {
-                return self.settle(records.into_iter().map(command).collect::<PortResult<_>>()?).await;
+                return self.settle(records.into_iter().map(command).collect()).await;
             }
         }
         if target.is_some() {
@@ -124,7 +125,7 @@ where
     pub async fn get(&self, id: Uuid) -> PortResult<Option<Letter>> {
         let query = DeadQuery { record_id: Some(id), limit: 1, ..DeadQuery::default() };
         if let Some(record) = self.log.dead(&query).await?.pop() {
-            return Ok(self.settle(vec![command(record)?]).await?.pop());
+            return Ok(self.settle(vec![command(record)]).await?.pop());
         }
         let mut after = 0;
         loop {
@@ -154,7 +155,9 @@ where
         let named: Vec<(Uuid, Option<Imported>, Content)> = contents
             .into_iter()
             .map(|content| match &content {
-                Content::Command(record, _) => Ok((record.record_id, None, content)),
+                Content::Command(record, _) | Content::Unreadable(record, _) => {
+                    Ok((record.record_id, None, content))
+                }
                 Content::Foreign(letter) => Ok((foreign_id(letter), self.import(letter)?, content)),
             })
             .collect::<PortResult<_>>()?;
@@ -183,7 +186,7 @@ where
         if letter.whole {
             return self.translate.translate(&letter.message.subject, &letter.message.payload);
         }
-        Translated::Malformed("it was shortened when it was kept, and the whole of it is gone".to_owned())
+        Translated::Malformed("not all of it was kept, and the whole of it is gone".to_owned())
     }
 
     /// What is to be done to retry a letter.
@@ -200,6 +203,9 @@ where
         }
         let envelope = match &letter.content {
             Content::Command(record, data) => self.again(record, data).await?,
+            Content::Unreadable(_, what) => {
+                return Err(Unresolved::NotRetryable(format!("it cannot be read: {what}")));
+            }
             Content::Foreign(letter) => self.imported(letter)?,
         };
         Ok(Resolve::Queue(Box::new(envelope)))
@@ -219,8 +225,12 @@ where
         };
         // Whom it is for it says itself, where this release understands it.
         let typed = serde_json::from_str::<M::Command>(command.get()).ok();
+        let mut command_id = resolution_id(record.record_id);
+        if planted(Mutant::RetryIdNotDerived) {
+            command_id = Uuid::new_v5(&command_id, &chance().to_be_bytes());
+        }
         let envelope = Envelope {
-            command_id: resolution_id(record.record_id),
+            command_id,
             correlation_id: record.correlation_id,
             causation_id: record.record_id,
             actor: record.actor.clone(),
@@ -230,7 +240,9 @@ where
             discards: None,
             command,
         };
-        if let Some(earlier) = self.earlier(record).await? {
+        if let Some(earlier) = self.earlier(record).await?
+            && !planted(Mutant::RetryOutOfOrder)
+        {
             return Err(Unresolved::Earlier(earlier));
         }
         if envelope.partition(self.partitions) != record.partition && !self.is_relayed(record).await? {
@@ -279,10 +291,13 @@ where
             })))
         };
         match &letter.content {
-            Content::Command(record, _) => {
+            Content::Command(record, _) | Content::Unreadable(record, _) => {
                 let discard = Discard { letter_id: id, partition: record.partition, reason, foreign: None };
                 let cause = Some((record.correlation_id, record.record_id));
-                envelope(discard, resolution_id(id), record.aggregate.clone(), cause)
+                let other = || Uuid::new_v5(&id, b"discard");
+                let command_id =
+                    if planted(Mutant::DiscardUnderAnotherId) { other() } else { resolution_id(id) };
+                envelope(discard, command_id, record.aggregate.clone(), cause)
             }
             Content::Foreign(letter) => {
                 // Under the id that importing it would have: whichever comes first keeps the other from happening.
@@ -300,16 +315,32 @@ where
 
     /// Whether others can have seen the record.
     async fn is_relayed(&self, record: &Record) -> PortResult<bool> {
+        if planted(Mutant::RetryBeforeItsCause) {
+            return Ok(true);
+        }
         let tails = self.bus.tails(&[record.partition]).await?;
         Ok(tails.iter().any(|tail| tail.partition == record.partition && tail.last >= record.sequence))
     }
 
     /// An open letter of the same aggregate whose command came before.
     async fn earlier(&self, record: &Record) -> PortResult<Option<Uuid>> {
+        let mut missing = Vec::new();
+        loop {
+            let order = self.order(&record.aggregate).await?;
+            // Letters are found first, and what became of them later: one may have died again in between.
+            let now = order.missing();
+            if now.is_empty() || now == missing {
+                return Ok(order.before(record));
+            }
+            missing = now;
+        }
+    }
+
+    async fn order(&self, aggregate: &AggregateRef) -> PortResult<Order> {
         let (mut order, mut after) = (Order::default(), None);
         loop {
-            let read = self.read(Some(&record.aggregate), after).await?;
-            let Some(last) = read.last() else { return Ok(order.before(record)) };
+            let read = self.read(Some(aggregate), after).await?;
+            let Some(last) = read.last() else { return Ok(order) };
             after = Some(last.place());
             for letter in &read {
                 order.take_in(letter);
@@ -337,8 +368,12 @@ fn became<'a>(
     inbox: &'a HashMap<Uuid, InboxEntry>,
 ) -> (LetterState, Option<&'a Outcome>) {
     let own = inbox.get(&resolution_id(id)).map(|entry| match content {
-        Content::Command(..) if entry.fingerprint != discard_fingerprint(id) => (LetterState::Retried, entry),
-        Content::Command(..) | Content::Foreign(_) => (LetterState::Discarded, entry),
+        Content::Command(..) | Content::Unreadable(..) if entry.fingerprint != discard_fingerprint(id) => {
+            (LetterState::Retried, entry)
+        }
+        Content::Command(..) | Content::Unreadable(..) | Content::Foreign(_) => {
+            (LetterState::Discarded, entry)
+        }
     });
     let found = own.or_else(|| {
         let Imported { command_id, fingerprint } = imported?;
@@ -360,11 +395,11 @@ fn foreign_id(letter: &ForeignLetter) -> Uuid {
     ForeignPlace::from(letter.position).letter_id()
 }
 
-fn command(record: Arc<Record>) -> PortResult<Content> {
-    let broken = |what: String| PortError::Broken(format!("record {}: {what}", record.position()));
+/// What a record says. One that cannot be read is a letter all the same, and hides no other.
+fn command(record: Arc<Record>) -> Content {
     match record.dead_letter() {
-        Ok(Some(data)) => Ok(Content::Command(record, data)),
-        Ok(None) => Err(broken("it is no dead letter".to_owned())),
-        Err(error) => Err(broken(error.to_string())),
+        Ok(Some(data)) => Content::Command(record, data),
+        Ok(None) => Content::Unreadable(record, "it is no dead letter".to_owned()),
+        Err(error) => Content::Unreadable(record, error.to_string()),
     }
 }

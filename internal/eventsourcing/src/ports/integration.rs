@@ -127,7 +127,8 @@ pub struct ForeignLetter {
 /// The dead letters that are messages of other contexts.
 pub trait ForeignLetters: Send + Sync + 'static {
     /// Those with greater numbers (0: from the first), at most so many, in the order of their numbers. Where they are large
-    /// there may be fewer: none only where there are no more.
+    /// there may be fewer: none only where there are no more. One that cannot be read is among them, with what can be: it hides no
+    /// other.
     fn foreign(
         &self,
         after: u64,

@@ -221,7 +221,10 @@ impl<M: Model> Owned<M> {
             self.batch = (commands / 2).max(1);
             return Ok(());
         }
-        if let Some((position, before)) = &self.condemned {
+        // (One that was condemned before may be on disk as dead by now, and the answer lost.)
+        if let Some((position, before)) = &self.condemned
+            && *position == first
+        {
             return Err(format!(
                 "the store refuses even the record that a command is dead, at {position}: {reason}; before: {before}"
             ));
@@ -250,10 +253,11 @@ impl<M: Model> Owned<M> {
 
 fn interpret<M: Model>(slot: Slot, partitions: PartitionCount, message: &QueuedMessage) -> Work<M> {
     match slot {
-        Slot::Unreadable { command_id, reason, raw } => Work::Doomed(Doomed {
+        Slot::Unreadable { command_id, envelope, reason, raw } => Work::Doomed(Doomed {
             command_id,
-            envelope: None,
-            raw: Some(raw),
+            // What can be sent again is kept as that, and else what came.
+            raw: envelope.is_none().then_some(raw),
+            envelope: envelope.map(|envelope| Arc::new(*envelope)),
             reason: DeathReason::Undecodable,
             message: reason,
         }),

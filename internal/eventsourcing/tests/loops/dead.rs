@@ -5,12 +5,15 @@ use std::rc::Rc;
 
 use eventsourcing::command::{Envelope, pack};
 use eventsourcing::letters::{
-    Content, Filter, Letter, LetterState, Place, Resolve, Unresolved, resolution_id,
+    Content, Discard, Filter, ForeignPlace, Letter, LetterState, Place, Resolve, Unresolved, resolution_id,
 };
 use eventsourcing::model::AggregateRef;
-use eventsourcing::outcome::{Fingerprint, Reply, Verdict};
+use eventsourcing::outcome::{Fingerprint, Outcome, Reply, Verdict};
 use eventsourcing::partition::Partition;
-use eventsourcing::ports::{DeadLetter, DeadLetters as _, ForeignMessage, ForeignPosition, PortResult};
+use eventsourcing::ports::{
+    Commit, DeadLetter, DeadLetters as _, EventLog as _, ForeignMessage, ForeignPosition, InboxEntry,
+    PartitionCommit, PortResult,
+};
 use eventsourcing::record::{COMMAND_DEAD, DEAD_LETTER_DISCARDED};
 use eventsourcing::worker::WorkerLimits;
 use uuid::Uuid;
@@ -194,6 +197,104 @@ fn a_discarded_letter_says_who_and_why_and_stays_so() {
     assert_eq!(outcome.position, record.position());
     put(&stage, &Envelope { discards: away.discards.clone(), ..away.clone() });
     assert_eq!(retry(&stage, letter.id).unwrap_err(), Unresolved::AlreadyDiscarded);
+}
+
+#[test]
+fn what_died_for_its_form_alone_died_under_its_own_id_and_can_be_sent_again() {
+    let stage = Stage::new(11);
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    let account = stage.id_in(1);
+    opened(&stage, account);
+    let sent = Envelope {
+        causation_id: Uuid::from_u128(9),
+        ..stage.envelope(&Command::Refund { account, amount: 5 })
+    };
+    let mut torn: serde_json::Value = serde_json::from_slice(&sent.encode().unwrap()).unwrap();
+    torn["traceparent"] = serde_json::json!({ "of": "the next release" });
+    stage.queue.push(Partition::from_index(1), format!("[{torn}]").as_bytes());
+    let Verdict::Dead { reason, message } = decided(&stage, &sent) else { panic!("it has not its form") };
+    assert!(reason == "UNDECODABLE" && message.contains("expected a string"), "{reason}: {message}");
+    let letter = all(&stage).remove(0);
+    let Content::Command(record, _) = &letter.content else { panic!("a command: {letter:?}") };
+    assert_eq!((record.command_id, record.causation_id), (sent.command_id, sent.causation_id));
+    assert_eq!((&record.actor, &record.aggregate), (&sent.actor, &sent.target));
+
+    let again = envelope(retry(&stage, letter.id));
+    put(&stage, &again);
+
+    assert_eq!(decided(&stage, &again), Verdict::Applied);
+    assert_eq!(stage.balances()[&account], 10 + 5);
+    assert_eq!(states(&stage), [LetterState::Retried]);
+    // And whoever sends it again, in its form, is not heard a second time.
+    put(&stage, &sent);
+    let last = stage.envelope(&Command::Refund { account, amount: 1 });
+    put(&stage, &last);
+    assert_eq!(decided(&stage, &last), Verdict::Applied);
+    assert_eq!(stage.balances()[&account], 10 + 5 + 1);
+}
+
+#[test]
+fn a_letter_that_cannot_be_read_hides_no_other_and_can_be_discarded() {
+    let stage = Stage::new(12);
+    let partition = Partition::from_index(2);
+    let worker = stage.worker("worker", WorkerLimits::default());
+    stage.queue.push(partition, b"garbage");
+    stage.world.run_until(|| stage.log.all_records().len() == 1, STEPS).unwrap();
+    worker.task.kill();
+    // What only damage, or a release that nobody has, can have written.
+    let row = stage.log.row(partition);
+    let mut torn = stage.log.all_records()[0].as_ref().clone();
+    (torn.sequence, torn.record_id, torn.command_id) =
+        (row.head.next(), Uuid::from_u128(1), Uuid::from_u128(2));
+    torn.data = r#"{"reason":"BORED"}"#.to_owned();
+    let position = row.position.unwrap();
+    let outcome = Outcome {
+        command_id: torn.command_id,
+        position: torn.position(),
+        verdict: Verdict::Dead { reason: "BORED".to_owned(), message: String::new() },
+    };
+    let inbox = vec![InboxEntry { fingerprint: Fingerprint::of(b""), outcome }];
+    let snapshots = Vec::new();
+    let part = PartitionCommit { partition, expected: row, position, records: vec![torn], inbox, snapshots };
+    let log = stage.log.clone();
+    assert_eq!(ask(&stage, async move { log.commit(vec![part]).await }), Ok(vec![Commit::Done]));
+
+    let letters = all(&stage);
+
+    let [whole, torn] = letters.as_slice() else { panic!("two: {letters:?}") };
+    assert!(matches!(&whole.content, Content::Command(..)));
+    assert!(
+        matches!(&torn.content, Content::Unreadable(record, what) if record.data.contains("BORED") && what.contains("BORED"))
+    );
+    assert_eq!((torn.id, torn.state), (Uuid::from_u128(1), LetterState::Open));
+    assert!(matches!(retry(&stage, torn.id), Err(Unresolved::NotRetryable(_))));
+    let _worker = stage.worker("another worker", WorkerLimits::default());
+    let away = envelope(discard(&stage, torn.id, "torn"));
+    put(&stage, &away);
+    assert_eq!(decided(&stage, &away), Verdict::Applied);
+    assert_eq!(states(&stage), [LetterState::Open, LetterState::Discarded]);
+}
+
+#[test]
+fn a_letter_that_dies_again_at_this_moment_is_still_before_the_next() {
+    for seed in 0..200 {
+        let stage = Stage::new(seed);
+        let worker = stage.worker("worker", WorkerLimits::default());
+        let account = stage.id_in(1);
+        opened(&stage, account);
+        dies(&stage, &Command::Refund { account, amount: 5 });
+        dies(&stage, &Command::Refund { account, amount: 6 });
+        let letters = all(&stage);
+        let [first, second] = [letters[0].id, letters[1].id];
+        let again = envelope(retry(&stage, first));
+        stage.log.refuse_content(Some("\"amount\":"));
+        worker.task.pause();
+        put(&stage, &again);
+        worker.task.resume();
+        // Whether it is open, or has died again just now: the second one is not the next.
+        let asked = retry(&stage, second);
+        assert!(matches!(asked, Err(Unresolved::Earlier(_))), "seed {seed}: {asked:?}");
+    }
 }
 
 #[test]
@@ -400,12 +501,44 @@ fn what_was_discarded_before_anybody_understood_it_stays_discarded() {
 }
 
 #[test]
+fn what_was_discarded_before_anybody_understood_it_is_not_imported_when_its_stream_is_read_again() {
+    let stage = Stage::new(16);
+    let _worker = stage.worker("worker", WorkerLimits::default());
+    let (account, other) = (stage.id_in(1), stage.id_in(2));
+    stage.foreign.recreate(9);
+    stage.foreign.publish("accounts", format!("open {account} 7").as_bytes());
+    // The release of that day did not understand it.
+    let place = ForeignPlace { created_at: 9, message: 1 };
+    let (letter_id, partition) = (place.letter_id(), Partition::from_index(1));
+    let command_id = resolution_id(letter_id);
+    let discard = Discard { letter_id, partition, reason: "not ours".to_owned(), foreign: Some(place) };
+    let command = serde_json::value::to_raw_value(&serde_json::json!({ "discards": letter_id })).unwrap();
+    let away = Envelope {
+        command_id,
+        discards: Some(discard),
+        command,
+        ..stage.envelope(&Command::Open { account, balance: 0 })
+    };
+    put(&stage, &away);
+    assert_eq!(decided(&stage, &away), Verdict::Applied);
+
+    // The next one does, and reads from the beginning.
+    stage.foreign.publish("accounts", format!("open {other} 8").as_bytes());
+    let _importer = stage.importer("importer");
+    stage.world.run_until(|| stage.imported() == 2, STEPS).unwrap();
+
+    stage.world.run_until(|| stage.balances().contains_key(&other), STEPS).unwrap();
+    assert_eq!(stage.queue.commands(partition).len(), 1, "the discard, and no import");
+    assert!(!stage.balances().contains_key(&account));
+}
+
+#[test]
 fn a_list_leaves_the_payloads_of_others_where_they_are() {
     let stage = Stage::new(15);
     let (one, _) = kept_twice(&stage, Uuid::nil());
     let payload = |letter: &Letter| match &letter.content {
         Content::Foreign(foreign) => foreign.message.payload.len(),
-        Content::Command(..) => panic!("{letter:?}"),
+        Content::Command(..) | Content::Unreadable(..) => panic!("{letter:?}"),
     };
     assert_eq!(payload(&one), 0);
     let letters = stage.letters();

@@ -258,11 +258,12 @@ impl Stage {
             .interference
             .as_ref()
             .map_or(self.foreign.clone(), |one| self.foreign.interfered(Arc::clone(one)));
-        let body: Importer<Ledger, _, _, _, _, _> = Importer::new(
+        let body: Importer<Ledger, _, _, _, _, _, _> = Importer::new(
             Openings,
             IMPORTER,
             events,
             self.queue(),
+            self.log(),
             self.log().checkpoints(),
             self.dead_letters(),
             self.partitions,

@@ -72,6 +72,26 @@ fn a_command_of_another_partition_is_dead() {
 }
 
 #[test]
+fn a_death_whose_answer_was_lost_condemns_no_other() {
+    let mut stage = Stage::new(5);
+    // The first commit is refused; the second says that its command is dead.
+    let commits = AtomicU32::new(0);
+    let second = move |call| {
+        let is_second = call == Call::LogCommit && commits.fetch_add(1, Ordering::Relaxed) == 1;
+        if is_second { Fault::LoseAnswer } else { Fault::None }
+    };
+    stage.interfere(Arc::new(second));
+    stage.log.refuse_content(Some("\"balance\":"));
+    for balance in [1, 2] {
+        let open = stage.envelope(&Command::Open { account: stage.id_in(0), balance });
+        queue_in(&stage, 0, &[open.encode().unwrap()]);
+    }
+    let _worker = stage.worker("worker", WorkerLimits { batch: 1, ..WorkerLimits::default() });
+    stage.world.run_until(|| outcomes(&stage, 0).len() == 2, STEPS).unwrap();
+    assert_eq!(outcomes(&stage, 0), [COMMAND_DEAD, COMMAND_DEAD], "and the worker goes on");
+}
+
+#[test]
 fn what_the_store_refuses_dies_alone_and_its_batch_goes_on() {
     for culprits in [1, 3] {
         let stage = Stage::new(3);

@@ -31,7 +31,8 @@ use domain::saga::Saga;
 use domain::story::{CommandStory, Ending, StoryView, Turn};
 use domain::views::{InvoiceStatus, Queries as _, QueryError};
 use eventsourcing::model::Policies as _;
-use eventsourcing::partition::Sequence;
+use eventsourcing::partition::{LogPosition, Partition, Sequence};
+use eventsourcing::ports::{CheckpointMove, ProjectionStep, ReadModels as _, RowChange, Value};
 use eventsourcing::record::{DeathReason, Record};
 use readmodel::MOST_COMMANDS;
 use tale::{Came, Tale, at_once};
@@ -312,6 +313,56 @@ fn a_step_that_is_missing_is_expected_since_its_cause() {
     assert!(at_once(tale.queries().command(step.id)).unwrap().is_some());
     tale.follows(&wins, released(ADA, 1, ReleaseKind::Excess, 10_00));
     assert_eq!(tale.stuck(), []);
+}
+
+#[test]
+fn a_step_that_cannot_be_read_is_said_to_be_beside_the_others() {
+    let mut tale = Tale::new();
+    sell(&mut tale);
+    let placed = place(&mut tale, ADA, 1, 60_00);
+    let good = tale.stuck();
+    assert_eq!(good.len(), 1);
+    // Rows that nothing but damage can have made.
+    let row = |key, columns: &[(&'static str, i64)]| RowChange {
+        table: "commands",
+        key: Uuid::from_u128(key),
+        set: columns.iter().map(|(name, value)| (*name, Value::Integer(*value))).collect(),
+        add: Vec::new(),
+    };
+    let at = |position: LogPosition| {
+        let sequence = i64::try_from(position.sequence.get()).unwrap();
+        [("cause_partition", i64::from(position.partition.index())), ("cause_sequence", sequence)]
+    };
+    let [partition, sequence] = at(placed.position());
+    let changes = vec![
+        row(1, &[("since", 1), partition]),
+        row(2, &[("since", 2), partition, ("cause_sequence", -1)]),
+        row(3, &[("since", 3), ("cause_partition", 700), sequence]),
+        row(4, &[("since", 4), partition, ("cause_sequence", 1_000_000)]),
+        row(5, &[("since", 5), partition, sequence]),
+    ];
+    let elsewhere = Partition::from_index(9);
+    let checkpoint = CheckpointMove { partition: elsewhere, from: Sequence::ZERO, to: Sequence::new(1) };
+    let step = ProjectionStep { checkpoint, record_id: Uuid::from_u128(1), changes };
+    assert_eq!(at_once(tale.models().apply(vec![step])), Ok(vec![true]));
+
+    let steps = tale.steps();
+
+    let (read, unread): (Vec<_>, Vec<_>) = steps.into_iter().partition(Result::is_ok);
+    assert_eq!(read.into_iter().map(Result::unwrap).collect::<Vec<_>>(), good, "they hide no other");
+    let unread: Vec<_> = unread.into_iter().map(Result::unwrap_err).collect();
+    let wrongs = [
+        "cause_sequence is missing or wrong",
+        "cause_sequence is missing or wrong",
+        "which was not projected",
+        "which was not projected",
+        "does not follow from it",
+    ];
+    assert_eq!(unread.len(), wrongs.len());
+    for ((step, number), wrong) in unread.iter().zip(1..).zip(wrongs) {
+        assert_eq!((step.command_id, step.since), (Uuid::from_u128(number), Some(tale::micros(number))));
+        assert!(step.what.contains(wrong), "{step:?}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use domain::financing::{Command, Financing};
 use domain::ids::InvoiceId;
 use domain::refusal::Refusal;
 use domain::saga::Saga;
-use domain::story::{Stories as _, StoryView, StuckView};
+use domain::story::{Stories as _, StoryView, StuckView, UnreadableStep};
 use domain::views::QueryError;
 use eventsourcing::environment::Timestamp;
 use eventsourcing::letters::{Discard, resolution_id};
@@ -57,6 +57,11 @@ struct Origin {
 }
 
 /// Memory lets others go first, and never waits for anybody.
+/// So many microseconds after the beginning of all time.
+pub(crate) fn micros(number: u128) -> Timestamp {
+    Timestamp::from_micros(u64::try_from(number).unwrap())
+}
+
 pub(crate) fn at_once<T>(future: impl Future<Output = T>) -> T {
     let (mut future, mut context) = (pin!(future), Context::from_waker(Waker::noop()));
     for _ in 0..10_000 {
@@ -260,6 +265,11 @@ impl Tale {
 
     /// What is expected, and was before now.
     pub(crate) fn stuck(&self) -> Vec<StuckView> {
-        at_once(self.queries().stuck(&self.bus, self.now(), 10)).expect("it can be read")
+        self.steps().into_iter().map(|step| step.expect("it can be read")).collect()
+    }
+
+    /// The same, with those that cannot be read.
+    pub(crate) fn steps(&self) -> Vec<Result<StuckView, UnreadableStep>> {
+        at_once(self.queries().stuck(&self.bus, self.now(), 10)).expect("an answer")
     }
 }

@@ -32,6 +32,22 @@ where
 {
     where_nothing_was_kept_there_is_none(make().await).await;
     what_was_kept_of_others_is_found_in_pages(make().await, subject).await;
+    a_page_has_what_was_asked_for_however_much_stands_between(make().await, subject).await;
+}
+
+async fn a_page_has_what_was_asked_for_however_much_stands_between<D: DeadLetters + ForeignLetters>(
+    letters: D,
+    subject: &str,
+) {
+    let pairs =
+        (1..=150).flat_map(|number| [command(1, number), foreign(number, subject, b"{", "malformed")]);
+    assert_eq!(letters.keep(pairs.collect()).await, Ok(()));
+    let page = letters.foreign(0, 100).await.expect("letters can be read");
+    let messages = |page: &[ForeignLetter]| page.iter().map(|one| one.position.message).collect::<Vec<_>>();
+    assert_eq!(messages(&page), (1..=100).collect::<Vec<_>>());
+    let after = page.last().map_or(0, |last| last.number);
+    let rest = letters.foreign(after, 100).await.expect("letters can be read");
+    assert_eq!(messages(&rest), (101..=150).collect::<Vec<_>>());
 }
 
 async fn where_nothing_was_kept_there_is_none<D: DeadLetters + ForeignLetters>(letters: D) {
