@@ -263,10 +263,6 @@ impl Job for Index {
         run(connection, if taken { self.otherwise.clone() } else { self.create.clone() }).await
     }
 
-    fn sorts(&self) -> bool {
-        true
-    }
-
     fn committed(&self, (): &()) {}
 }
 

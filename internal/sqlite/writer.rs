@@ -34,11 +34,6 @@ pub(super) trait Job: Send + Sync + 'static {
     fn run(&self, connection: &mut SqliteConnection)
     -> impl Future<Output = PortResult<Self::Answer>> + Send;
 
-    /// Whether it sorts so much that it had better be on disk: an index of a million rows would be 76 MB in memory, and no faster.
-    fn sorts(&self) -> bool {
-        false
-    }
-
     /// Called once it is on disk, before the caller is answered, in the order of the commits.
     fn committed(&self, answer: &Self::Answer);
 }
@@ -49,8 +44,6 @@ trait Waiting: Send {
         &'a mut self,
         connection: &'a mut SqliteConnection,
     ) -> Pin<Box<dyn Future<Output = PortResult<()>> + Send + 'a>>;
-
-    fn sorts(&self) -> bool;
 
     fn finish(self: Box<Self>, result: PortResult<()>);
 }
@@ -70,10 +63,6 @@ impl<J: Job> Waiting for Pending<J> {
             self.answer = Some(self.job.run(connection).await?);
             Ok(())
         })
-    }
-
-    fn sorts(&self) -> bool {
-        self.job.sorts()
     }
 
     fn finish(self: Box<Self>, result: PortResult<()>) {
@@ -212,11 +201,6 @@ impl Task {
                 .await
                 .map_err(|error| Failed::File(PortError::Unavailable(error.to_string())))?,
         };
-        let sorts = group.iter().any(|job| job.sorts());
-        // Outside of the transaction: within, SQLite refuses it.
-        if sorts && let Err(error) = connection.execute("PRAGMA temp_store = FILE").await {
-            return Err(Failed::File(unavailable(&error)));
-        }
         if let Err(error) = connection.execute("BEGIN IMMEDIATE").await {
             // Dropping the connection closes it: whatever state it is in ends with it.
             return Err(Failed::File(unavailable(&error)));
@@ -226,7 +210,7 @@ impl Task {
                 if let Err(error) = connection.execute("ROLLBACK").await {
                     // SQLite ends the transaction by itself after some errors. A new connection has none either way.
                     tracing::debug!(%error, "no rollback: opening the file again");
-                } else if !sorts {
+                } else {
                     self.connection = Some(connection);
                 }
                 return Err(Failed::Job(error));
@@ -240,11 +224,6 @@ impl Task {
             // Once more: who asked meanwhile may have seen either state.
             (self.doubt)();
             return Err(Failed::File(unavailable(&error)));
-        }
-        if sorts && let Err(error) = connection.execute("PRAGMA temp_store = MEMORY").await {
-            // It is committed: what is left is a connection to open again.
-            tracing::debug!(%error, "temporary things stay on disk");
-            return Ok(());
         }
         self.connection = Some(connection);
         Ok(())
