@@ -11,12 +11,13 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
         --wal-method=stream --checkpoint=fast --write-recovery-conf --create-slot --slot=standby
     # Once promoted it has no standby of its own yet, and must not wait for one.
     echo "synchronous_standby_names = ''" >>"$PGDATA.new/postgresql.auto.conf"
+    # From here on the primary waits with every commit until this one has it. Before the data have their name: a standby that was killed
+    # in between begins anew, and never follows without being waited for.
+    ask "ALTER SYSTEM SET synchronous_standby_names = 'standby'"
+    ask "SELECT pg_reload_conf()"
     mkdir -p "$(dirname "$PGDATA")"
     rm -rf "$PGDATA"
     mv "$PGDATA.new" "$PGDATA"
-    # Only now, because from here on the primary waits with every commit until this one has it.
-    ask "ALTER SYSTEM SET synchronous_standby_names = 'standby'"
-    ask "SELECT pg_reload_conf()"
     unset PGPASSWORD
 fi
 exec postgres -c max_connections=500

@@ -141,8 +141,11 @@ failover() {
     # Two that take commits under one address would be two histories: what still runs ends first.
     if pid=$(running_postgres postgres); then end_process postgres QUIT "$pid" KILL; fi
     if pid=$(running_postgres standby); then end_process postgres INT "$pid" QUIT; fi
-    rm -rf -- "$postgres_home/before"
-    mv -- "$data" "$postgres_home/before"
+    # (A failover that was interrupted here is repeated: then these are gone already, and what is in before is the only copy.)
+    if [[ -e $data ]]; then
+        rm -rf -- "$postgres_home/before"
+        mv -- "$data" "$postgres_home/before"
+    fi
     mv -- "$standby" "$data"
     start postgres ''
     psql_as_superuser postgres <<<'SELECT pg_promote();' >/dev/null

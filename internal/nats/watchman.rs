@@ -40,11 +40,14 @@ pub(super) fn watch(client: &Client, jetstream: &Context, known: usize) -> Abort
             if unanswered < UNANSWERED {
                 continue;
             }
-            unanswered = 0;
             tracing::warn!("JetStream does not answer over this NATS server: trying another");
+            let left = client.server_info().server_id;
             if client.force_reconnect().await.is_err() {
                 return;
             }
+            sleep(PAUSE).await;
+            // The client may have chosen the same one again.
+            unanswered = if client.server_info().server_id == left { UNANSWERED - 1 } else { 0 };
         }
     };
     tokio::spawn(watching).abort_handle()

@@ -188,7 +188,7 @@ pub(super) async fn verified(database: &str, options: &PgConnectOptions) -> Resu
     }
     let settings = sqlx::query(
         "SELECT current_setting('synchronous_commit'), current_setting('fsync'), \
-         current_setting('full_page_writes')",
+         current_setting('full_page_writes'), pg_is_in_recovery()",
     );
     let row = connection.fetch_one(settings.persistent(false)).await.map_err(failed)?;
     for (column, name) in DURABLE.into_iter().enumerate() {
@@ -196,6 +196,11 @@ pub(super) async fn verified(database: &str, options: &PgConnectOptions) -> Resu
         if found != "on" {
             return Err(OpenError::Setting { database: database.to_owned(), name, found });
         }
+    }
+    // What a standby shows may be behind what it has: whoever took that for the log would halt over what is not lost.
+    if row.try_get::<bool, _>(DURABLE.len()).map_err(failed)? {
+        let reason = "it is a standby, which has to be promoted first".to_owned();
+        return Err(OpenError::Unreachable { database: database.to_owned(), reason });
     }
     Ok(connection)
 }

@@ -18,7 +18,7 @@ use super::error::{OpenError, port_error};
 /// Readers: the loops read one at a time, queries a few.
 const READERS: u32 = 3;
 /// What a writer remembers of its file, in negative KiB: 8 MiB. A page that it has forgotten comes from the system's cache, which is
-/// nearly as fast; 16 were no faster, neither for commands nor for a rebuild. An index sorts as many rows at a time as fit in here.
+/// nearly as fast; 16 were no faster, neither for commands nor for a rebuild.
 const WRITER_CACHE: &str = "-8192";
 /// What a reader remembers of the file, in negative KiB: 1 MiB, the statements' way down their trees. It forgets all of it whenever
 /// somebody has written since it read last. `SQLite` (built with `SQLITE_ENABLE_MEMORY_MANAGEMENT`, as ours is) has one pool for the

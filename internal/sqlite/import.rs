@@ -111,6 +111,8 @@ impl LogTarget for SqliteImport {
     }
 
     async fn finish(mut self) -> PortResult<()> {
+        // The checks sort all record ids. (Outside of the transaction: within, SQLite refuses it.)
+        self.run("PRAGMA temp_store = FILE").await?;
         self.run("BEGIN IMMEDIATE").await?;
         HEADS
             .execute(&mut self.connection, &self.contents.shares, |values, share| {

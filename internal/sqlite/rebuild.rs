@@ -2,8 +2,8 @@
 //!
 //! The rule this module protects: no transaction of the writer takes longer the more rows there are, so that whoever projects
 //! never waits for a rebuild for longer than for anybody else. Steps are applied a batch at a time, into tables that have their
-//! indexes from the beginning; the swap only renames tables; and what is in nobody's way any more is emptied a slice at a time
-//! before it is dropped, after the swap, or when the file is opened again, before anybody uses it.
+//! indexes from the beginning; the swap only renames tables; and what is in nobody's way any more is emptied a slice at a time (but for
+//! its indexes, which go one by one) before it is dropped, after the swap, or when the file is opened again, before anybody uses it.
 
 use std::fmt::Write as _;
 use std::path::Path;

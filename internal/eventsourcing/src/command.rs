@@ -216,15 +216,29 @@ impl Remains {
     }
 }
 
+/// The id of a command of which nothing can be read: of its place and all that it says.
+fn id_of_place(partition: Partition, message: u64, index: usize, raw: &[u8]) -> Uuid {
+    let mut name = format!("{partition}/{message}/{index}/").into_bytes();
+    name.extend_from_slice(raw);
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, &name)
+}
+
+/// The ids under which a release may know the first command of a message: its own, where it could read it, and that of its place,
+/// where it could not. Releases differ in what they can read, and a position may be an earlier one's.
+pub(crate) fn ids_of_first(partition: Partition, message: u64, payload: &[u8]) -> Vec<Uuid> {
+    let items = serde_json::from_slice::<Vec<&RawValue>>(payload).unwrap_or_default();
+    let raw = items.first().map_or(payload, |item| item.get().as_bytes());
+    let own = unpack(partition, message, payload).first().map(Slot::command_id);
+    own.into_iter().chain([id_of_place(partition, message, 0, raw)]).collect()
+}
+
 /// Reads a queue message, one command at a time. There is always at least one slot.
 #[must_use]
 pub fn unpack(partition: Partition, message: u64, payload: &[u8]) -> Vec<Slot> {
     let unreadable = |index: usize, raw: &[u8], reason: String, envelope: Option<Box<Envelope>>| {
-        let mut name = format!("{partition}/{message}/{index}/").into_bytes();
-        name.extend_from_slice(raw);
         let text = String::from_utf8_lossy(raw);
         let end = text.floor_char_boundary(crate::record::DeadData::MAX_RAW);
-        let from_its_place = || Uuid::new_v5(&Uuid::NAMESPACE_OID, &name);
+        let from_its_place = || id_of_place(partition, message, index, raw);
         Slot::Unreadable {
             command_id: envelope.as_ref().map_or_else(from_its_place, |envelope| envelope.command_id),
             envelope,
@@ -254,6 +268,30 @@ mod tests {
     use super::*;
 
     const PARTITION: Partition = Partition::from_index(1);
+
+    #[test]
+    fn a_message_is_known_by_whoever_could_read_less_or_more_of_its_first_command() {
+        // given a command of which one release can read the id, and the one before nothing
+        let id = Uuid::from_u128(7);
+        let of = |more: &str| {
+            format!(
+                r#"[{{"command_id":"{id}","correlation_id":"{id}","causation_id":"{id}","actor":"client","traceparent":1{more},"#
+            ) + &format!(r#""target":{{"kind":"invoice","id":"{id}"}},"command":{{}}}}]"#)
+        };
+        let payload = of("");
+        let raw = payload.trim_matches(['[', ']']).as_bytes();
+        // when
+        let ids = ids_of_first(PARTITION, 3, payload.as_bytes());
+        // then
+        assert_eq!(ids.last(), Some(&id_of_place(PARTITION, 3, 0, raw)));
+        assert_eq!(
+            ids.first(),
+            unpack(PARTITION, 3, payload.as_bytes()).first().map(Slot::command_id).as_ref()
+        );
+        // and another message has none of that place
+        let other = ids_of_first(PARTITION, 3, of(r#","x":1"#).as_bytes());
+        assert_ne!(ids.last(), other.last());
+    }
 
     #[test]
     fn an_unreadable_command_does_not_take_its_bundle_with_it() {

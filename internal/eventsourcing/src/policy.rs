@@ -125,6 +125,10 @@ where
 
     async fn settle_ownership(&mut self) -> Result<(), Trouble> {
         let assigned = self.assignment.current();
+        // Before a partition is handed over: its next owner need not do again what is durable.
+        if self.settled.iter().any(|step| !assigned.contains(&step.partition)) {
+            self.save().await?;
+        }
         self.at.retain(|partition, _| assigned.contains(partition));
         // Who comes back to a partition begins at what is stored, and so do its moves.
         self.settled.retain(|step| self.at.contains_key(&step.partition));
@@ -182,7 +186,6 @@ where
             Err(error) => {
                 // Perhaps the connection is another one now: nothing that is remembered counts behind it.
                 self.at.clear();
-                self.settled.clear();
                 return Err(error.trouble());
             }
         };
@@ -287,7 +290,17 @@ where
     async fn turn(&mut self) -> Result<Progress, Trouble> {
         let step = match self.step.take() {
             Some(step) => Some(step),
-            None => self.read_on().await?,
+            None => match self.read_on().await {
+                Ok(step) => step,
+                Err(trouble) => {
+                    // What is durable is that, whatever is wrong with what comes next: or a bus that fails at every second read would
+                    // have the same steps done for ever.
+                    if let Err(error) = self.save().await {
+                        tracing::warn!(%error, "a step of the policies will be repeated");
+                    }
+                    return Err(trouble);
+                }
+            },
         };
         match step {
             Some(step) => self.finish(step).await.map(|()| Progress::Worked),

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::future::Future;
 
-use crate::command::unpack;
+use crate::command::ids_of_first;
 use crate::mutants::{Mutant, planted};
 use crate::outcome::Fingerprint;
 use crate::partition::{Partition, PartitionCount, Sequence};
@@ -45,8 +45,8 @@ pub async fn prove<Q: CommandQueue>(
         .await
         .map_err(PortError::trouble)?
         .ok_or_else(|| halt("the message is missing"))?;
-    let slots = unpack(partition, message.message, &message.payload);
-    if slots.first().map(|first| message.mark(first.command_id())) != Some(position.mark) {
+    let ids = ids_of_first(partition, message.message, &message.payload);
+    if !ids.into_iter().any(|id| message.mark(id) == position.mark) {
         return Err(halt("the message is another"));
     }
     Ok(message)

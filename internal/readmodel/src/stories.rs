@@ -159,6 +159,7 @@ impl Causes {
                 for position in positions {
                     match bus.records(&[*position]).await {
                         Ok(found) => causes.take(found),
+                        Err(error @ PortError::Unavailable(_)) => return Err(failed(error)),
                         Err(error) => {
                             causes.unread.insert(*position, error);
                         }

@@ -3,9 +3,11 @@
 //! The rule this module protects: a log is carried away when nothing but the log has anything to say: no command waits in the
 //! queue, and no message of another context waits to be imported. What stays behind all the same is said.
 
+use std::collections::BTreeMap;
+
 use clap::Subcommand;
 use eventsourcing::command::unpack;
-use eventsourcing::partition::{Deployment, Partition, PartitionCount};
+use eventsourcing::partition::{Deployment, Partition, PartitionCount, Sequence};
 use eventsourcing::ports::{EventLog as _, ForeignPositions as _};
 use eventsourcing::queue::{Waiting as _, prove};
 
@@ -75,6 +77,28 @@ impl Leaving {
         Ok(())
     }
 
+    /// Fails when the log has grown since it was begun to be carried away: what was added is in no file and in no queue.
+    ///
+    /// # Errors
+    ///
+    /// With the partition that has grown, and what to do about it.
+    pub(in crate::runtime) async fn unchanged(&self) -> Result<(), String> {
+        let all: Vec<Partition> = self.partitions.all().collect();
+        let heads: BTreeMap<Partition, Sequence> =
+            self.source.contents().shares.iter().map(|share| (share.partition, share.head)).collect();
+        for (partition, row) in self.log.rows(&all).await.map_err(text)? {
+            let exported = heads.get(&partition).copied().unwrap_or_default();
+            if row.head != exported {
+                return Err(format!(
+                    "partition {partition} grew from {exported} to {} records meanwhile: a worker runs. Stop all processes, and \
+                     export again",
+                    row.head
+                ));
+            }
+        }
+        Ok(())
+    }
+
     async fn commands_waiting(&self) -> Result<u64, String> {
         let all: Vec<Partition> = self.partitions.all().collect();
         let rows = self.log.rows(&all).await.map_err(text)?;
@@ -129,7 +153,12 @@ pub(in crate::runtime) async fn arrive(
     let bus = nats.events_deployment().await.map_err(text)?;
     let queued = nats.queued_messages().await.map_err(text)?;
     match bus {
-        Some(bus) if bus.id == contents.deployment.id => {}
+        // Policies and workers would go on from what it has, which may be of after the export, or of another way that this log went.
+        Some(bus) if bus.id == contents.deployment.id => {
+            return Err("this NATS has streams of this platform from before, and nobody knows whether they fit what is imported: name a \
+                        NATS without them, or remove COMMANDS and all EVENTS_<p> there (`nats stream rm`) and import again"
+                .to_owned());
+        }
         Some(bus) => {
             return Err(format!(
                 "the bus on this NATS belongs to deployment {}, and what is imported to {}: name a NATS without streams of another \

@@ -75,8 +75,9 @@ pub async fn run(arguments: ExportArguments) -> Result<String, ClientError> {
         let mut leaving = Leaving::begin(&command, &nats).await.map_err(failed)?;
         let contents = leaving.source.contents().clone();
         let encoder = write(&mut leaving.source, &contents, &mut output).await?;
-        // Whoever sends meanwhile sends to a platform that is left.
+        // Whoever sends meanwhile sends to a platform that is left: in this order, because what is not in the queue any more is in the log.
         leaving.nothing_waits().await.map_err(failed)?;
+        leaving.unchanged().await.map_err(failed)?;
         let totals = end(encoder, &contents, &mut output)?;
         let stays = leaving.stays_behind().await.map_err(failed)?;
         (contents, totals, stays.into_iter().map(|what| ("stays", what)).collect())
@@ -174,11 +175,13 @@ impl Output {
         if name == STANDARD {
             return Ok(Self::Standard(BufWriter::new(std::io::stdout())));
         }
-        let (whole, part) = (PathBuf::from(name), PathBuf::from(format!("{name}.part")));
+        // (Two that were told the same name must not write one file.)
+        let (whole, part) =
+            (PathBuf::from(name), PathBuf::from(format!("{name}.{}.part", std::process::id())));
         if whole.exists() {
             return Err(wrongly(&format!("{name} is there already: name another file")));
         }
-        let file = File::create(&part).map_err(|error| failed(format!("{}: {error}", part.display())))?;
+        let file = File::create_new(&part).map_err(|error| failed(format!("{}: {error}", part.display())))?;
         Ok(Self::File { file: BufWriter::new(file), part, whole, kept: false })
     }
 

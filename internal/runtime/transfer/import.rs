@@ -39,7 +39,7 @@ const THEN: &str = "then";
     long_about = "Make the event log of a platform from what `financing export` has written: into a directory, for an embedded \
                   platform; or into a database, for a distributed one. There must be no platform yet. All of it is written or nothing: \
                   an import that was killed is begun anew, and no platform starts on what it has left behind.\n\nThe database is \
-                  written by the owner of its tables, which are made where there are none. NATS has to have no streams of another \
+                  written by the owner of its tables, which are made where there are none. NATS has to have no streams of a \
                   platform: the relayer makes the bus from the log, and the projector the read models."
 )]
 pub struct ImportArguments {

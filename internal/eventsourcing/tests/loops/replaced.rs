@@ -2,7 +2,7 @@
 //! does about it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use eventsourcing::command::pack;
 use eventsourcing::partition::{Partition, Sequence};
@@ -293,6 +293,28 @@ fn a_policy_runner_whose_read_fails_stands_where_its_checkpoint_is() {
     let worked_off = || stage.log.row(FIRST).position.unwrap().message == u64::try_from(queued + 1).unwrap();
     stage.world.run_until(worked_off, STEPS).unwrap();
     assert_eq!(stage.log.all_records().len(), 3);
+}
+
+#[test]
+fn policies_over_a_bus_that_fails_at_every_second_read_do_everything_once() {
+    // given facts from which something follows, and a bus that answers half of the time, as one does of which a stream is away
+    let mut stage = Stage::of(9, 1);
+    let reads = AtomicU64::new(0);
+    stage.interfere(Arc::new(move |made: Call| {
+        let fails = made == Call::BusRead && reads.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+        if fails { Fault::Fail } else { Fault::None }
+    }));
+    let account = stage.id_in(0);
+    queue(&stage, &open(account));
+    queue(&stage, &Command::Send { account, to: account, amount: 10 });
+    let _parts = (stage.worker("worker", WorkerLimits::default()), stage.relayer("relayer"));
+    stage.world.run_until(|| stage.bus.stream(FIRST).len() == 2, STEPS).unwrap();
+    let queued = stage.queue.commands(FIRST).len();
+    // when
+    let _policies = stage.policies("policies");
+    stage.world.run_until(|| stage.log.checkpoints().at(POLICIES, FIRST).get() == 3, STEPS).unwrap();
+    // then
+    assert_eq!(stage.queue.commands(FIRST).len(), queued + 1);
 }
 
 #[test]
