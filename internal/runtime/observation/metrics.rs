@@ -346,6 +346,8 @@ fn catalogued(reason: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -381,5 +383,71 @@ mod tests {
         assert!(text.contains("financing_projection_lag_seconds{} 1.5\n"), "{text}");
         metrics.forget_readings();
         assert!(!lag(&metrics.text().unwrap()));
+    }
+
+    /// The names of all metrics, as they are once everything has happened.
+    fn exported() -> BTreeSet<String> {
+        let metrics = Metrics::new("test");
+        metrics.answered("GetBid", Code::Ok, Duration::ZERO);
+        metrics.queued("listener", 1);
+        metrics.batch("worker", 1);
+        metrics.outcome(None, "DEAD", None);
+        metrics.fenced("worker");
+        metrics.retried("worker");
+        metrics.halted("worker");
+        metrics.owns("worker", 1);
+        metrics.lookup_failed("queue");
+        metrics.spans_dropped(DroppedBecause::NoRoom).inc();
+        for reading in [
+            Reading::QueueMessages(1),
+            Reading::QueueBytes(1),
+            Reading::RelayLag(1),
+            Reading::ProjectionLag(1),
+            Reading::ProjectionAge(Duration::ZERO),
+            Reading::OldestUnsettled(Duration::ZERO),
+        ] {
+            metrics.read(reading);
+        }
+        let text = metrics.text().unwrap();
+        let names = text.lines().filter(|line| !line.starts_with('#'));
+        names.filter_map(|line| line.split(['{', ' ']).next()).map(str::to_owned).collect()
+    }
+
+    fn document(path: &str) -> String {
+        std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+    }
+
+    /// The metrics of the platform that a document names.
+    fn named(document: &str) -> BTreeSet<&str> {
+        let words = document.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        words.filter(|word| word.starts_with("financing_") || word.starts_with("process_")).collect()
+    }
+
+    #[test]
+    fn documents_name_metrics_that_there_are() {
+        let mut known = exported();
+        let histogram = |name: &String| Some(name.strip_suffix("_bucket")?.to_owned());
+        let histograms: Vec<String> = known.iter().filter_map(histogram).collect();
+        assert_eq!(histograms.len(), 3, "{known:?}");
+        known.extend(histograms);
+        for path in ["docs/telemetry.md", "docs/alerts.md", "docs/runbook.md", "deploy/alerts.yml"] {
+            let text = document(path);
+            let named = named(&text);
+            assert!(!named.is_empty() || path == "docs/runbook.md", "{path} names no metric");
+            for name in named {
+                assert!(known.contains(name), "{path} names {name}, which nobody exports");
+            }
+        }
+    }
+
+    #[test]
+    fn documents_of_telemetry_name_every_metric() {
+        let text = document("docs/telemetry.md");
+        let named = named(&text);
+        for name in exported() {
+            let base = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part));
+            let base = base.unwrap_or(&name);
+            assert!(named.contains(base), "docs/telemetry.md does not name {base}");
+        }
     }
 }
