@@ -214,6 +214,7 @@ where
         if planted(Mutant::CheckpointFirst) {
             self.save().await?;
             self.settled.clone_from(&step.moves);
+            self.save().await?;
             step.moves.iter_mut().for_each(|step| step.from = step.to);
         }
         let settled = std::mem::take(&mut self.settled);
