@@ -9,12 +9,31 @@ use crate::harness::proto::{GetIssuerRequest, ListInvestorsRequest, ListIssuersR
 use crate::harness::{Platform, eur, in_time, money};
 
 async fn populate(platform: &Platform, flags: &[&str]) -> Output {
-    let program = Command::new(env!("CARGO_BIN_EXE_populate"))
+    run(Command::new(env!("CARGO_BIN_EXE_populate")), platform, flags).await
+}
+
+async fn run(mut program: Command, platform: &Platform, flags: &[&str]) -> Output {
+    let program = program
         .args(["--command-addr", &platform.command_address, "--query-addr", &platform.query_address])
         .args(flags)
         .env_clear()
         .output();
     in_time("populate ends", program).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_shell_registers_the_same() {
+    // given
+    let platform = Platform::start().await;
+    let flags = ["--seed", "market", "--issuers", "2", "--investors", "1"];
+    // when
+    let mut shell = Command::new(env!("CARGO_BIN_EXE_financing"));
+    shell.arg("populate");
+    let shell = run(shell, &platform, &flags).await;
+    let program = populate(&platform, &flags).await;
+    // then
+    assert_eq!(ids(&shell), ids(&program));
+    assert_eq!(ids(&shell).0.len(), 2);
 }
 
 /// The ids that were printed, of issuers and of investors.

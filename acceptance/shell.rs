@@ -117,7 +117,7 @@ async fn an_exit_code_tells_a_refusal_from_a_failure_and_from_a_mistake() {
     assert_eq!(code, Some(2), "{message}");
     assert!(message.contains("INSUFFICIENT_FUNDS") && message.contains("100.00 EUR"), "{message}");
     let (code, message) = failed(&platform, &["bid", "nobody", invoice, "-1"]).await;
-    assert_eq!(code, Some(1), "{message}");
+    assert_eq!(code, Some(64), "{message}");
     assert!(message.contains("investor_id") && message.contains("amount"), "{message}");
     let (code, message) = failed(&platform, &["show", "invoice", &issuer]).await;
     assert_eq!(code, Some(1), "{message}");
@@ -166,7 +166,7 @@ async fn a_script_reads_one_object_with_exact_money_and_the_reason_of_a_refusal(
     assert_eq!(reversed["invoice"]["status"], "REVERSED");
     assert_eq!(reversed["bid"]["status"], "RELEASED");
     assert_eq!((code_again, again["reason"].as_str()), (Some(2), Some("INVOICE_NOT_FINANCED")));
-    assert_eq!((code_of_mistake, mistake["kind"].as_str()), (Some(1), Some("FAILED")));
+    assert_eq!((code_of_mistake, mistake["kind"].as_str()), (Some(64), Some("FAILED")));
     let money = &object(&platform, &["invoices", invoice, "--json"]).await["asking_price"];
     let expected =
         serde_json::json!({ "currency_code": "EUR", "units": 50, "nanos": 50_000_000, "decimal": "50.05" });
@@ -343,6 +343,23 @@ async fn a_watch_can_end_earlier() {
     assert!(String::from_utf8(late.stderr).unwrap().contains("200ms"));
     let (code, message) = failed(&platform, &["watch", &uuid()]).await;
     assert!(code == Some(1) && message.contains("no invoice and no bid"), "{message}");
+}
+
+#[tokio::test]
+async fn what_is_not_well_formed_has_the_exit_code_of_a_wrong_call() {
+    let platform = Platform::start().await;
+    let (issuer, investor) = (platform.issuer().await, platform.investor(eur(100, 0)).await);
+    let invoice = platform.sell(&issuer, eur(50, 0)).await.id;
+    for wrong in [
+        vec!["sell", &issuer, "1,50"],
+        vec!["sell", "nobody", "50"],
+        vec!["bid", &investor, &invoice, "0"],
+        vec!["bid", &investor, &invoice, "5.001"],
+        vec!["story", "nonsense"],
+    ] {
+        let (code, message) = failed(&platform, &wrong).await;
+        assert_eq!(code, Some(64), "{wrong:?}: {message}");
+    }
 }
 
 /// Everything that is on the platform is asked for over a terminal, and then over one that wants no colours.

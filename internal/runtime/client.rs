@@ -37,7 +37,16 @@ pub enum ClientError {
     Failed(String),
 }
 
+/// The exit code of a call that was wrong and will be for ever: EX_USAGE of sysexits.
+const USAGE: u8 = 64;
+
 impl ClientError {
+    /// It was asked for something that is not well formed: to ask again is of no use.
+    #[must_use]
+    pub fn malformed(message: String) -> Self {
+        Self::Ended { message, code: USAGE }
+    }
+
     /// The exit code: 2 for a refusal, 1 for a failure, unless there is one of its own.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
@@ -65,7 +74,7 @@ impl From<tonic::Status> for ClientError {
             .map(|one| format!("  {}: {}", one.field, one.description))
             .collect();
         if !violations.is_empty() {
-            return Self::Failed(format!("the request is malformed\n{}", violations.join("\n")));
+            return Self::malformed(format!("the request is malformed\n{}", violations.join("\n")));
         }
         let said = if status.message().is_empty() { status.code().description() } else { status.message() };
         Self::Failed(said.to_owned())
@@ -159,7 +168,7 @@ pub(crate) fn timed_for<T>(message: T, wait: Duration) -> tonic::Request<T> {
 ///
 /// When it is no decimal number, or has more than nine digits behind the point. All else is the server's to judge.
 pub fn amount(text: &str, currency_code: &str) -> Result<Money, ClientError> {
-    let wrong = || ClientError::Failed(format!("{text:?} is not an amount: expected digits, as in 99.95"));
+    let wrong = || ClientError::malformed(format!("{text:?} is not an amount: expected digits, as in 99.95"));
     let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());

@@ -25,8 +25,13 @@ const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8082)
 pub(super) async fn usual() -> Result<TcpListener, String> {
     let listener = match TcpListener::bind(USUAL).await {
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            tracing::info!("{USUAL} is taken: the admin door gets a free port");
-            TcpListener::bind(SocketAddr::new(USUAL.ip(), 0)).await
+            let listener = TcpListener::bind(SocketAddr::new(USUAL.ip(), 0)).await;
+            if let Some(address) = listener.as_ref().ok().and_then(|listener| listener.local_addr().ok()) {
+                tracing::warn!(
+                    "{USUAL} is taken: `financing rebuild` and `financing dead` need --admin-addr {address} here"
+                );
+            }
+            listener
         }
         bound => bound,
     };

@@ -119,7 +119,7 @@ fn text(report: &Report) -> String {
     line("records", format!("{} ({} facts)", counts.records, counts.facts));
     line(
         "commands",
-        format!("{} ({} in the inbox, {} queued)", counts.commands, counts.inbox, counts.queued),
+        format!("{} ({} in the inbox; the queue keeps {})", counts.commands, counts.inbox, counts.queued),
     );
     line(
         "outcomes",

@@ -25,6 +25,7 @@ use super::dead::{self, DeadCommand};
 use super::demo::{self, DemoArguments};
 use super::distributed::leaving::{self, BusCommand};
 use super::distributed::operations::{self, MigrateArguments, QueueCommand};
+use super::populate::{self, PopulateSettings};
 use super::rebuild::{self, RebuildArguments};
 use super::story::{self, StoryArguments, StuckArguments};
 use super::transfer::export::{self, ExportArguments};
@@ -123,6 +124,8 @@ pub enum ShellCommand {
     Watch(WatchArguments),
     /// Drive a whole market, and show its sagas as they happen
     Demo(DemoArguments),
+    /// Register issuers and investors, as another context would, and print their ids
+    Populate(Box<PopulateSettings>),
     /// Print what a shell needs to complete commands and flags
     Completions(CompletionsArguments),
     /// Ask a process whether it is well: exits with 0 when it serves
@@ -175,6 +178,7 @@ pub async fn run(command: ShellCommand) -> Result<String, ClientError> {
         ShellCommand::Story(arguments) => return story::story(arguments).await,
         ShellCommand::Stuck(arguments) => return story::stuck(arguments).await,
         ShellCommand::Demo(arguments) => return demo::run(arguments).await,
+        ShellCommand::Populate(arguments) => return populate::populate(*arguments).await,
         ShellCommand::Completions(arguments) => return Ok(completions::run(&arguments)),
         ShellCommand::Health { address } => return operations::health(&address).await,
         ShellCommand::Migrate(arguments) => return operations::migrate(arguments).await,

@@ -2,6 +2,7 @@
 //!
 //! The rule this module protects: the exit code is that of whoever sent the command and waited.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use clap::Args;
@@ -58,6 +59,11 @@ pub(super) async fn run(arguments: CommandArguments) -> Result<String, Failure> 
         Err(failure) => return answered(json, Err(failure)),
     };
     let error = unhappy(&command, wait.is_some());
+    if error.is_none() && command.state() == CommandState::Pending && !json {
+        let note = "no outcome is known: it waits for one, or nobody has ever sent it (--wait 10s waits)\n";
+        // What is said here changes nothing of the answer.
+        let _told = std::io::stderr().write_all(note.as_bytes());
+    }
     let said = said(command, json);
     match error {
         None => Ok(said),

@@ -48,7 +48,10 @@ pub async fn embedded(directory: &Path) -> Result<Audit, StoreError> {
 async fn open(path: &Path) -> Result<SqliteConnection, StoreError> {
     let failed = |error: sqlx::Error| StoreError::new(path.display(), error);
     if !path.is_file() {
-        return Err(StoreError::new(path.display(), "there is no such file"));
+        return Err(StoreError::new(
+            path.display(),
+            "there is no such file; a platform makes what is missing when it starts",
+        ));
     }
     let options = SqliteConnectOptions::new()
         .filename(path)
