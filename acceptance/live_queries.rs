@@ -74,7 +74,7 @@ async fn a_bids_whole_way_is_seen() {
     let platform = Platform::start().await;
     let issuer_id = platform.issuer().await;
     let investor_id = platform.investor(eur(100, 0)).await;
-    let invoice_id = platform.sell(&issuer_id, eur(50, 0)).await.id;
+    let invoice_id = platform.on_sale(&issuer_id, eur(50, 0)).await;
     let mut bids = Bids::watch(&platform, of_investor(&investor_id)).await;
     assert_eq!(bids.next().await, (Vec::new(), true), "there is none yet, and that is all");
 
@@ -108,8 +108,8 @@ async fn only_what_is_asked_for_is_sent() {
     let platform = Platform::start().await;
     let (issuer_id, other_issuer) = (platform.issuer().await, platform.issuer().await);
     let investors = platform.investors(2, eur(100, 0)).await;
-    let first = platform.sell(&issuer_id, eur(10, 0)).await.id;
-    let other = platform.sell(&other_issuer, eur(10, 0)).await.id;
+    let first = platform.on_sale(&issuer_id, eur(10, 0)).await;
+    let other = platform.on_sale(&other_issuer, eur(10, 0)).await;
     let request = WatchInvoicesRequest { issuer_id: issuer_id.clone(), ..WatchInvoicesRequest::default() };
     let mut of_issuer = platform.queries().watch_invoices(request).await.unwrap().into_inner();
     let request = WatchInvoicesRequest { ids: vec![other.clone()], ..WatchInvoicesRequest::default() };
@@ -118,7 +118,7 @@ async fn only_what_is_asked_for_is_sent() {
     let mut on_invoice = Bids::watch(&platform, request).await;
 
     // when
-    let second = platform.sell(&issuer_id, eur(10, 0)).await.id;
+    let second = platform.on_sale(&issuer_id, eur(10, 0)).await;
     let elsewhere = platform.bid(&investors[0], &second, eur(10, 0)).await.unwrap();
     let bid = platform.bid(&investors[1], &other, eur(10, 0)).await.unwrap();
 
@@ -175,7 +175,7 @@ async fn a_watch_goes_on_over_restarts_of_everything() {
     let platform = Platform::start_in(Home::new(), &[]).await;
     let issuer_id = platform.issuer().await;
     let investors = platform.investors(INVESTORS, eur(100, 0)).await;
-    let invoice_id = platform.sell(&issuer_id, eur(50, 0)).await.id;
+    let invoice_id = platform.on_sale(&issuer_id, eur(50, 0)).await;
     let mut accounts = Accounts::watch(&platform, "", BTreeMap::new()).await;
     let count = accounts.next().await;
     assert!(count > 0 && count < INVESTORS && !accounts.complete, "{count} in the first message");

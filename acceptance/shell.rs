@@ -28,7 +28,7 @@ async fn financing(platform: &Platform, arguments: &[&str]) -> Output {
 }
 
 fn text(output: Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -236,8 +236,8 @@ async fn lists_are_filtered_and_fit_the_terminal() {
     let platform = Platform::start().await;
     let issuer = platform.issuer().await;
     let investor = platform.investor(eur(100, 0)).await;
-    let won = platform.sell(&issuer, eur(50, 0)).await.id;
-    let open = platform.sell(&issuer, eur(70, 0)).await.id;
+    let won = platform.on_sale(&issuer, eur(50, 0)).await;
+    let open = platform.on_sale(&issuer, eur(70, 0)).await;
     let bid = said(&platform, &["bid", &investor, &won, "50"]).await;
     let bid = assigned(&bid, "BID");
 
@@ -286,7 +286,7 @@ async fn a_watch_ends_when_what_it_watches_has_settled() {
     let platform = Platform::start().await;
     let issuer = platform.issuer().await;
     let investor = platform.investor(eur(100, 0)).await;
-    let invoice = platform.sell(&issuer, eur(50, 0)).await.id;
+    let invoice = platform.on_sale(&issuer, eur(50, 0)).await;
 
     // when
     let mut watch = client(&platform, &["watch", &invoice, "--json"]);
@@ -326,7 +326,7 @@ async fn a_watch_can_end_earlier() {
     let platform = Platform::start().await;
     let issuer = platform.issuer().await;
     let investor = platform.investor(eur(100, 0)).await;
-    let invoice = platform.sell(&issuer, eur(50, 0)).await.id;
+    let invoice = platform.on_sale(&issuer, eur(50, 0)).await;
     let placed = said(&platform, &["bid", &investor, &invoice, "60", "--no-wait"]).await;
     let mut lines = placed.lines();
     let (bid, command) = (assigned(lines.next().unwrap(), "BID"), assigned(lines.next().unwrap(), "COMMAND"));
@@ -349,7 +349,7 @@ async fn a_watch_can_end_earlier() {
 async fn what_is_not_well_formed_has_the_exit_code_of_a_wrong_call() {
     let platform = Platform::start().await;
     let (issuer, investor) = (platform.issuer().await, platform.investor(eur(100, 0)).await);
-    let invoice = platform.sell(&issuer, eur(50, 0)).await.id;
+    let invoice = platform.on_sale(&issuer, eur(50, 0)).await;
     for wrong in [
         vec!["sell", &issuer, "1,50"],
         vec!["sell", "nobody", "50"],
@@ -368,7 +368,7 @@ async fn colours_are_for_terminals_that_want_them() {
     // given
     let platform = Platform::start().await;
     let issuer = platform.issuer().await;
-    let invoice = platform.sell(&issuer, eur(50, 0)).await.id;
+    let invoice = platform.on_sale(&issuer, eur(50, 0)).await;
     let on_a_terminal = async |settings: &[(&str, &str)]| {
         let financing = env!("CARGO_BIN_EXE_financing");
         let mut command = Command::new("script");

@@ -111,7 +111,7 @@ async fn a_watch_sees_every_state_once_whatever_becomes_of_the_platform() {
     let door = Door::to(&platform).await;
     let issuer = platform.issuer().await;
     let investor = platform.investor(eur(100, 0)).await;
-    let invoice = platform.sell(&issuer, eur(50, 0)).await.id;
+    let invoice = platform.on_sale(&issuer, eur(50, 0)).await;
     let mut watch = Watch::begin(&door, &[&invoice]);
     watch.until("AVAILABLE", "").await;
 
@@ -152,8 +152,9 @@ async fn a_watch_waits_for_a_platform_as_long_as_it_was_told_to() {
     let door = Door::to(&platform).await;
     let issuer = platform.issuer().await;
     let investor = platform.investor(eur(100, 0)).await;
-    let invoice = platform.sell(&issuer, eur(50, 0)).await.id;
-    let bid = platform.bid(&investor, &invoice, eur(60, 0)).await.unwrap().id;
+    let invoice = platform.on_sale(&issuer, eur(50, 0)).await;
+    let bid = platform.bid(&investor, &invoice, eur(60, 0)).await.unwrap();
+    let bid = platform.bid_at(&bid.id, &bid.token).await.id;
     let mut watch = Watch::begin(&door, &[&bid, "--timeout", "3s"]);
     watch.next().await.unwrap();
 

@@ -47,7 +47,7 @@ async fn another_process_goes_on_with_a_watch() {
     let mut seen = BTreeMap::new();
     let mut invoices = Vec::new();
     for _ in 0..BIDS {
-        invoices.push(platform.sell(&issuer_id, eur(10, 0)).await.id);
+        invoices.push(platform.on_sale(&issuer_id, eur(10, 0)).await);
         platform.bid(&investor_id, invoices.last().unwrap(), eur(10, 0)).await.unwrap();
     }
     let token = follow(&addresses[0], String::new(), &mut seen, |seen| seen.len() == BIDS).await;
@@ -74,7 +74,7 @@ async fn the_shell_goes_on_when_the_process_comes_back() {
     let platform = cluster.platform().await;
     let issuer_id = platform.issuer().await;
     let investor_id = platform.investor(eur(1000, 0)).await;
-    let invoice_id = platform.sell(&issuer_id, eur(10, 0)).await.id;
+    let invoice_id = platform.on_sale(&issuer_id, eur(10, 0)).await;
     let mut watch = tokio::process::Command::new(env!("CARGO_BIN_EXE_financing"))
         .env_clear()
         .env("FINANCING_QUERY_ADDR", &cluster.addresses(Kind::Queries)[0])

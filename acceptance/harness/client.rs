@@ -126,6 +126,12 @@ impl Platform {
         Accepted { id: answer.invoice_id, command_id: answer.command_id, token: answer.token }
     }
 
+    /// Sells an invoice and waits until whoever asks without a token sees it, too. Its id.
+    pub(crate) async fn on_sale(&self, issuer_id: &str, asking_price: Option<Money>) -> String {
+        let sold = self.sell(issuer_id, asking_price).await;
+        self.invoice_at(&sold.id, &sold.token).await.id
+    }
+
     /// Bids on an invoice and waits until the bid is placed.
     pub(crate) async fn bid(
         &self,
