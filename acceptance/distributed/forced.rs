@@ -120,7 +120,7 @@ impl Loops {
         let bell = Doorbell::default();
         let assignment = self.insist(&bell);
         let bus = Counting { bus, refused: Arc::clone(refused) };
-        self.start(Relayer::new(open_log(services).await, bus, assignment), bell);
+        self.start(Relayer::new(open_log(services).await, bus, SystemEnvironment, assignment), bell);
     }
 }
 

@@ -10,12 +10,16 @@ mod restarts;
 mod streams;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
+use eventsourcing::assignment::Assignment;
+use eventsourcing::environment::{Environment, Timestamp};
 use eventsourcing::partition::{Deployment, Partition, PartitionCount, Sequence};
 use eventsourcing::ports::{EventBus, PortError, PortResult, Publication};
 use eventsourcing::record::Record;
+use eventsourcing::relayer::Relayer;
 use eventsourcing::testkit::contract::sample::{aggregate, fact};
+use eventsourcing::testkit::memory::MemoryLog;
 use serde_json::{Value, json};
 use services::NatsServer;
 use uuid::Uuid;
@@ -33,6 +37,36 @@ fn streams() -> Streams {
 
 async fn connected(server: &NatsServer) -> Nats {
     connect(&Connect::to(&server.url())).await.unwrap()
+}
+
+/// The clock of this machine.
+#[derive(Clone)]
+struct Here;
+
+impl Environment for Here {
+    fn now(&self) -> Timestamp {
+        Timestamp::default().after(UNIX_EPOCH.elapsed().unwrap())
+    }
+
+    fn uuid(&self) -> Uuid {
+        Uuid::nil()
+    }
+
+    fn random(&self) -> u64 {
+        0
+    }
+
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send {
+        tokio::time::sleep(duration)
+    }
+}
+
+fn relayer_of(
+    log: &MemoryLog,
+    bus: NatsBus,
+    partitions: impl IntoIterator<Item = Partition>,
+) -> Relayer<MemoryLog, NatsBus, Here> {
+    Relayer::new(log.clone(), bus, Here, Assignment::of(partitions))
 }
 
 /// A server with all streams, and a connection to it.

@@ -130,8 +130,8 @@ impl Stores {
         parts.guard("worker", assignment);
 
         let assignment = everything();
-        let relayer =
-            Relayer::new(log.clone(), bus.clone(), assignment.clone()).observed_by(self.watch.clone());
+        let relayer = Relayer::new(log.clone(), bus.clone(), SystemEnvironment, assignment.clone())
+            .observed_by(self.watch.clone());
         parts.start_loop(relayer, signals.records.hang(), RELAY_POLL, stop.clone());
         parts.guard("relayer", assignment);
 

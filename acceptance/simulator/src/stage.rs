@@ -223,7 +223,7 @@ impl Stage {
                 play.start(worker, self.queue.bells(), assignment)
             }
             Role::Relayer => {
-                let relayer = Relayer::new(log, self.bus.interfered(between()), own);
+                let relayer = Relayer::new(log, self.bus.interfered(between()), clock.clone(), own);
                 play.start(relayer, self.log.bells(), assignment)
             }
             Role::Policies => {

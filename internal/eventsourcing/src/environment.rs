@@ -31,6 +31,12 @@ impl Timestamp {
         self.0
     }
 
+    /// The moment so much later.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
+    }
+
     /// How long it is from this until then; nothing where a clock was set back in between.
     #[must_use]
     pub const fn until(self, then: Self) -> Duration {

@@ -11,8 +11,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::assignment::Assignment;
+use crate::environment::{Environment, Timestamp};
 use crate::mutants::{Mutant, planted};
 use crate::observer::{Observer, Watch};
 use crate::partition::{Partition, Sequence};
@@ -24,40 +26,45 @@ use crate::turn::{Progress, Trouble, Turn};
 /// Records read from the log, and published, at once.
 const BATCH: usize = 1024;
 
-/// After so many turns without work, all streams are asked again where they end: with the usual poll, every second. A bus that was
-/// killed may have lost what it had acknowledged, and whoever waits for that waits until it is there again.
-const IDLE_TURNS: u32 = 10;
-
-/// After so many turns with work, one stream is asked: the others' traffic must not keep a quiet one from being looked at.
-const BUSY_TURNS: u32 = 32;
+/// Every stream is asked again where it ends about this often, however much or little there is to do: a bus that was killed may have
+/// lost what it had acknowledged, and whoever waits for that waits until it is there again. They are asked in turn, so that what there
+/// is to do waits for few of them at a time.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The loop that publishes what is committed, for the partitions assigned to it.
-pub struct Relayer<L, B> {
+pub struct Relayer<L, B, E> {
     log: L,
     bus: B,
+    environment: E,
     assignment: Assignment,
     /// Where each stream ends; `None` where that has to be asked.
-    streams: BTreeMap<Partition, Option<BusTail>>,
+    streams: BTreeMap<Partition, Option<End>>,
     rotation: Rotation,
-    /// Turns since a stream was last asked without need.
-    idle: u32,
-    busy: u32,
-    /// Whose stream is asked next.
+    /// When a stream was last asked without need, and whose stream is asked next.
+    looked: Timestamp,
     suspects: Rotation,
     watch: Watch,
 }
 
-impl<L: EventLog, B: EventBus> Relayer<L, B> {
+/// Where a stream ends.
+#[derive(Clone, Copy)]
+struct End {
+    tail: BusTail,
+    /// Whether the log was seen to have the same record there. What this relayer has published itself is.
+    proven: bool,
+}
+
+impl<L: EventLog, B: EventBus, E: Environment> Relayer<L, B, E> {
     /// A relayer between a log and a bus.
-    pub fn new(log: L, bus: B, assignment: Assignment) -> Self {
+    pub fn new(log: L, bus: B, environment: E, assignment: Assignment) -> Self {
         Self {
             log,
             bus,
+            environment,
             assignment,
             streams: BTreeMap::new(),
             rotation: Rotation::default(),
-            idle: 0,
-            busy: 0,
+            looked: Timestamp::default(),
             suspects: Rotation::default(),
             watch: Watch::default(),
         }
@@ -70,27 +77,23 @@ impl<L: EventLog, B: EventBus> Relayer<L, B> {
         self
     }
 
-    /// Nothing was to be done: from time to time, nothing is taken for granted either.
-    fn rest(&mut self) -> Progress {
-        self.idle += 1;
-        if self.idle >= IDLE_TURNS && !planted(Mutant::RelayerNeverLooksAgain) {
-            self.idle = 0;
-            self.streams.values_mut().for_each(|end| *end = None);
+    /// From time to time, nothing is taken for granted.
+    fn suspect(&mut self) {
+        let now = self.environment.now();
+        let Ok(streams) = u32::try_from(self.streams.len()) else { return };
+        if streams == 0 || planted(Mutant::RelayerNeverLooksAgain) {
+            return;
         }
-        Progress::Idle
-    }
-
-    /// Something was done: from time to time, one stream is asked all the same.
-    fn work(&mut self) -> Progress {
-        self.busy += 1;
-        if self.busy >= BUSY_TURNS && !planted(Mutant::RelayerNeverLooksAgain) {
-            self.busy = 0;
+        let pause = LOOK_AGAIN / streams;
+        let due = self.looked.until(now).as_micros() / pause.as_micros().max(1);
+        let due = u32::try_from(due).unwrap_or(u32::MAX);
+        // (A clock that was set back begins anew.)
+        let anew = due >= streams || now < self.looked;
+        self.looked = if anew { now } else { self.looked.after(pause * due) };
+        for _ in 0..due.min(streams) {
             let suspect = self.suspects.turn(self.streams.keys().copied().collect()).first().copied();
-            if let Some(end) = suspect.and_then(|partition| self.streams.get_mut(&partition)) {
-                *end = None;
-            }
+            self.streams.extend(suspect.map(|partition| (partition, None)));
         }
-        Progress::Worked
     }
 
     /// Finds out where the streams end that are not known.
@@ -106,13 +109,32 @@ impl<L: EventLog, B: EventBus> Relayer<L, B> {
             return Ok(());
         }
         for tail in self.bus.tails(&unknown).await.map_err(PortError::trouble)? {
-            self.streams.insert(tail.partition, Some(tail));
+            self.streams.insert(tail.partition, Some(End { tail, proven: false }));
         }
         Ok(())
     }
 
-    /// What is to be published: what the log has behind the streams' ends, each seen to be the log's own.
-    async fn read(&mut self, ends: &[BusTail]) -> Result<Vec<Publication>, Trouble> {
+    /// The streams' ends behind which the log has something, and those that nobody has compared with the log.
+    async fn open(&self, ends: Vec<End>) -> Result<Vec<BusTail>, Trouble> {
+        let partitions: Vec<Partition> = ends.iter().map(|end| end.tail.partition).collect();
+        let rows = self.log.rows(&partitions).await.map_err(PortError::trouble)?;
+        let heads: BTreeMap<Partition, Sequence> =
+            rows.into_iter().map(|(partition, row)| (partition, row.head)).collect();
+        let mut open = Vec::new();
+        for End { tail, proven } in ends {
+            let head = heads.get(&tail.partition).copied().unwrap_or_default();
+            if head < tail.last {
+                return Err(behind(&tail));
+            }
+            if head > tail.last || !proven {
+                open.push(tail);
+            }
+        }
+        Ok(open)
+    }
+
+    /// What is to be published: what the log has behind the streams' ends, each seen to be the log's own. And whether that is all.
+    async fn read(&mut self, ends: &[BusTail]) -> Result<(Vec<Publication>, bool), Trouble> {
         let after: Vec<(Partition, Sequence)> =
             ends.iter().map(|tail| (tail.partition, before(tail.last))).collect();
         let limit = BATCH + ends.len();
@@ -132,17 +154,18 @@ impl<L: EventLog, B: EventBus> Relayer<L, B> {
                 records.remove(0);
             }
             gap_free(tail.partition, tail.last, &records)?;
+            self.streams.insert(tail.partition, Some(End { tail: *tail, proven: true }));
             if !records.is_empty() {
                 publications.push(Publication { partition: tail.partition, expected: tail.last, records });
             }
         }
-        Ok(publications)
+        Ok((publications, whole))
     }
 
     async fn publish(&mut self, publications: Vec<Publication>) -> Result<(), Trouble> {
-        let ends: Vec<(Partition, Option<BusTail>)> = publications
+        let ends: Vec<(Partition, Option<End>)> = publications
             .iter()
-            .map(|one| (one.partition, one.records.last().map(|last| tail(last))))
+            .map(|one| (one.partition, one.records.last().map(|last| published(last))))
             .collect();
         let start = self.watch.now();
         let told: Vec<Vec<Arc<Record>>> = match self.watch.get() {
@@ -184,7 +207,7 @@ impl<L: EventLog, B: EventBus> Relayer<L, B> {
     }
 }
 
-impl<L: EventLog, B: EventBus> Turn for Relayer<L, B> {
+impl<L: EventLog, B: EventBus, E: Environment> Turn for Relayer<L, B, E> {
     const PART: &'static str = "relayer";
 
     fn observer(&self) -> Option<&dyn Observer> {
@@ -192,24 +215,30 @@ impl<L: EventLog, B: EventBus> Turn for Relayer<L, B> {
     }
 
     async fn turn(&mut self) -> Result<Progress, Trouble> {
+        self.suspect();
         self.locate().await?;
-        let ends: Vec<BusTail> = self.streams.values().copied().flatten().collect();
+        let ends: Vec<End> = self.streams.values().copied().flatten().collect();
         if ends.is_empty() {
             return Ok(Progress::Idle);
         }
-        let ends = self.rotation.turn(ends);
-        let publications = self.read(&ends).await?;
+        let open = self.open(ends).await?;
+        if open.is_empty() {
+            return Ok(Progress::Idle);
+        }
+        let open = self.rotation.turn(open);
+        let (publications, whole) = self.read(&open).await?;
         if publications.is_empty() {
-            return Ok(self.rest());
+            return Ok(if whole { Progress::Idle } else { Progress::Worked });
         }
         self.publish(publications).await?;
-        Ok(self.work())
+        Ok(if whole { Progress::Finished } else { Progress::Worked })
     }
 }
 
 /// The stream's end once the record is its last.
-fn tail(record: &Record) -> BusTail {
-    BusTail { partition: record.partition, last: record.sequence, record_id: Some(record.record_id) }
+fn published(record: &Record) -> End {
+    let record_id = Some(record.record_id);
+    End { tail: BusTail { partition: record.partition, last: record.sequence, record_id }, proven: true }
 }
 
 fn before(sequence: Sequence) -> Sequence {

@@ -3,7 +3,7 @@
 //! The rule this module protects: an error of the infrastructure is retried in place, with a jittered backoff, so
 //! that nothing overtakes what failed; what no retry can cure ends the process with a message.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -17,6 +17,9 @@ use crate::observer::Observer;
 pub enum Progress {
     /// There was something to do; there may be more.
     Worked,
+    /// There was something to do, and it was all that there was: wait for a wake-up. One that came meanwhile is remembered, so nothing
+    /// is waited for that is there already.
+    Finished,
     /// There was nothing to do: wait for a wake-up.
     Idle,
 }
@@ -50,6 +53,11 @@ pub trait Turn {
     /// Does what there is to do now.
     fn turn(&mut self) -> impl Future<Output = Result<Progress, Trouble>> + Send;
 
+    /// Writes down, before the loop ends, what would else cost whoever comes next a repeat.
+    fn write_down(&mut self) -> impl Future<Output = Result<(), Trouble>> + Send {
+        ready(Ok(()))
+    }
+
     /// Who looks on.
     fn observer(&self) -> Option<&dyn Observer> {
         None
@@ -78,6 +86,20 @@ pub async fn drive<T: Turn + Send, E: Environment>(
     poll: Duration,
     stop: &Stop,
 ) -> Result<(), Halted> {
+    until_stopped(body, environment, bell, poll, stop).await?;
+    if let Err(trouble) = body.write_down().await {
+        tracing::warn!(part = T::PART, %trouble, "not written down, and will be repeated");
+    }
+    Ok(())
+}
+
+async fn until_stopped<T: Turn + Send, E: Environment>(
+    body: &mut T,
+    environment: &E,
+    bell: &Doorbell,
+    poll: Duration,
+    stop: &Stop,
+) -> Result<(), Halted> {
     let mut backoff = BACKOFF.0;
     loop {
         let stopping = stop.is_given();
@@ -93,8 +115,11 @@ pub async fn drive<T: Turn + Send, E: Environment>(
                 backoff = BACKOFF.0;
                 continue;
             }
-            Ok(Progress::Idle) => {
+            Ok(progress @ (Progress::Idle | Progress::Finished)) => {
                 backoff = BACKOFF.0;
+                if stopping && progress == Progress::Finished {
+                    continue;
+                }
                 if stopping {
                     return Ok(());
                 }

@@ -1,6 +1,5 @@
 //! Several servers that are one: who leads a stream changes, and a server that is silent is not one that is gone.
 
-use eventsourcing::assignment::Assignment;
 use eventsourcing::ports::{CommandQueue as _, DeadLetter, DeadLetters as _, EventBus as _};
 use eventsourcing::relayer::Relayer;
 use eventsourcing::testkit::contract::sample::{append, bundle, id, partition};
@@ -37,12 +36,12 @@ async fn leader(nats: &Nats, stream: &str) -> Option<String> {
 }
 
 /// Relays until the bus has all that the log has.
-async fn relay(mut relayer: Relayer<MemoryLog, NatsBus>) -> Relayer<MemoryLog, NatsBus> {
+async fn relay(mut relayer: Relayer<MemoryLog, NatsBus, Here>) -> Relayer<MemoryLog, NatsBus, Here> {
     let relaying = async {
         loop {
             match relayer.turn().await {
                 Ok(Progress::Idle) => return,
-                Ok(Progress::Worked) => {}
+                Ok(Progress::Worked | Progress::Finished) => {}
                 Err(Trouble::Retry(_)) => tokio::task::yield_now().await,
                 Err(Trouble::Halt(reason)) => panic!("{reason}"),
             }
@@ -61,7 +60,7 @@ async fn whoever_leads_a_stream_nothing_is_missing_and_nothing_is_there_twice() 
     assert_ne!(info["config"]["persist_mode"], "async", "what is acknowledged is on disk: {info}");
     let created = info["created"].clone();
     let reading = tokio::spawn(follow_through(NatsBus::for_loops(&nats), one, 1600));
-    let mut relayer = Relayer::new(log.clone(), NatsBus::for_relayer(&nats, three()), Assignment::of([one]));
+    let mut relayer = relayer_of(&log, NatsBus::for_relayer(&nats, three()), [one]);
 
     // Whoever leads is asked to let another.
     for round in 0..3 {

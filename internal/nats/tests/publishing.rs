@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use eventsourcing::assignment::Assignment;
 use eventsourcing::command::Bundle;
 use eventsourcing::ports::CommandQueue as _;
 use eventsourcing::relayer::Relayer;
@@ -138,8 +137,8 @@ async fn a_message_of_somebody_else_breaks_the_stream_for_all_to_see() {
     }
 }
 
-async fn relay(mut relayer: Relayer<MemoryLog, NatsBus>) {
-    while relayer.turn().await.unwrap() == Progress::Worked {}
+async fn relay(mut relayer: Relayer<MemoryLog, NatsBus, Here>) {
+    while relayer.turn().await.unwrap() != Progress::Idle {}
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -155,7 +154,7 @@ async fn of_two_relayers_that_race_neither_leaves_a_gap_or_a_repeat() {
     let mut racing = Vec::new();
     for nats in [nats.clone(), connected(&server).await] {
         let bus = NatsBus::for_relayer(&nats, streams());
-        let relayer = Relayer::new(log.clone(), bus, Assignment::of(partitions.clone()));
+        let relayer = relayer_of(&log, bus, partitions.clone());
         racing.push(tokio::spawn(relay(relayer)));
     }
     for one in racing {
@@ -176,14 +175,14 @@ async fn a_stream_that_was_deleted_is_filled_again_from_the_log() {
     let (log, one) = (MemoryLog::default(), partition(1));
     let written = append(&log, one, 0, 50).await;
     let bus = NatsBus::for_relayer(&nats, streams());
-    let mut relayer = Relayer::new(log.clone(), bus.clone(), Assignment::of([one]));
-    while relayer.turn().await.unwrap() == Progress::Worked {}
+    let mut relayer = relayer_of(&log, bus.clone(), [one]);
+    while relayer.turn().await.unwrap() != Progress::Idle {}
     let reader = NatsBus::for_watchers(&nats);
     assert_eq!(reader.read(&[from(one, 40)], 100).await.unwrap(), written[40..]);
 
     delete(&nats, "EVENTS_1").await;
     assert!(unavailable(reader.tails(&[one]).await).contains("EVENTS_1"), "only the relayer makes it again");
-    relay(Relayer::new(log.clone(), bus.clone(), Assignment::of([one]))).await;
+    relay(relayer_of(&log, bus.clone(), [one])).await;
     assert_eq!(nats.check_events(&streams()).await, Ok(()));
     assert_eq!(NatsBus::for_loops(&nats).read(&[from(one, 0)], 100).await.unwrap(), written);
     assert_eq!(bus.tails(&[one]).await.unwrap()[0].record_id, Some(written[49].record_id));

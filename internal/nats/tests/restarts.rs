@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use eventsourcing::assignment::Assignment;
 use eventsourcing::ports::{CommandQueue as _, EventBus as _, EventLog as _, QueuePosition};
 use eventsourcing::queue::prove;
 use eventsourcing::relayer::Relayer;
@@ -139,7 +138,7 @@ async fn a_server_that_is_killed_under_publish_and_read_leaves_no_gap() {
     let (log, one) = (MemoryLog::default(), partition(1));
     let reading = tokio::spawn(follow_through(NatsBus::for_loops(&nats), one, 4000));
     let bus = NatsBus::for_relayer(&connected(&server).await, streams());
-    let mut relayer = Relayer::new(log.clone(), bus.clone(), Assignment::of([one]));
+    let mut relayer = relayer_of(&log, bus.clone(), [one]);
     for round in 0..4 {
         append(&log, one, round, 1000).await;
         let relaying = tokio::spawn(async move {
@@ -154,7 +153,7 @@ async fn a_server_that_is_killed_under_publish_and_read_leaves_no_gap() {
         relayer = relaying.await.unwrap();
     }
     until("everything is published", async || {
-        let _retried = relayer_turn(&mut Relayer::new(log.clone(), bus.clone(), Assignment::of([one]))).await;
+        let _retried = relayer_turn(&mut relayer_of(&log, bus.clone(), [one])).await;
         bus.tails(&[one]).await.is_ok_and(|tails| tails[0].last == Sequence::new(4000)).then_some(())
     })
     .await;
@@ -164,7 +163,7 @@ async fn a_server_that_is_killed_under_publish_and_read_leaves_no_gap() {
     assert!((1..=4).contains(&told), "told {told} times of 4");
 }
 
-async fn relayer_turn(relayer: &mut Relayer<MemoryLog, NatsBus>) -> Result<(), Trouble> {
+async fn relayer_turn(relayer: &mut Relayer<MemoryLog, NatsBus, Here>) -> Result<(), Trouble> {
     relayer.turn().await.map(|_| ())
 }
 
@@ -306,14 +305,14 @@ async fn a_tail_that_the_bus_lost_is_published_again_with_the_same_numbers() {
     let (log, one) = (MemoryLog::default(), partition(1));
     let bus = NatsBus::for_relayer(&nats, streams());
     append(&log, one, 0, 10).await;
-    Relayer::new(log.clone(), bus.clone(), Assignment::of([one])).turn().await.unwrap();
+    relayer_of(&log, bus.clone(), [one]).turn().await.unwrap();
     server.stop();
     let saved = tempfile::tempdir().unwrap();
     copy(&server.store(), saved.path());
     server.start_again();
     back(&nats).await;
     append(&log, one, 1, 10).await;
-    let mut relayer = Relayer::new(log.clone(), bus.clone(), Assignment::of([one]));
+    let mut relayer = relayer_of(&log, bus.clone(), [one]);
     relayer.turn().await.unwrap();
     let reader = NatsBus::for_watchers(&nats);
     let all = log.read(&[from(one, 0)], 100).await.unwrap();

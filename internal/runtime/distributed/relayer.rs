@@ -14,6 +14,7 @@ use crate::runtime::settings::RelayerSettings;
 use crate::runtime::signals::Signals;
 use crate::runtime::supervise::Process;
 
+use super::super::environment::SystemEnvironment;
 use super::ownership::Ownership;
 use super::readiness::{bind, serve};
 use super::{RELAY_POLL, connect, text};
@@ -47,7 +48,8 @@ pub async fn run(settings: RelayerSettings) -> Result<(), String> {
     let bell = committed.hang();
     let assignment = ownership.join(&mut process, Role::Relayer, common.partitions, &bell);
     telemetry.looks_up(relay_lag(log.clone(), NatsBus::for_watchers(&nats), common.partitions));
-    let relayer = Relayer::new(log.clone(), bus, assignment).observed_by(ownership.watch());
+    let relayer =
+        Relayer::new(log.clone(), bus, SystemEnvironment, assignment).observed_by(ownership.watch());
     let stop = process.loops_stop();
     process.loops.start_loop(relayer, bell, RELAY_POLL, stop);
     serve(&mut process, port, Limits { grace: common.grace_seconds, ..Limits::default() })?;

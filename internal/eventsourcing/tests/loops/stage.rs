@@ -217,7 +217,7 @@ impl Stage {
     }
 
     fn relayer_of(&self, name: &str, assignment: Assignment) -> Part {
-        let body = Relayer::new(self.log(), self.bus(), assignment.clone());
+        let body = Relayer::new(self.log(), self.bus(), self.world.environment(), assignment.clone());
         self.play(name, body.observed_by(self.watch.clone()), self.log.bells(), assignment)
     }
 
