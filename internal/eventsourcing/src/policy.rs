@@ -50,6 +50,13 @@ pub fn policy_of(actor: &str) -> Option<&str> {
 /// Records read from the bus at once.
 const BATCH: usize = 512;
 
+/// Checkpoints are moved over this many records at once, or when for a while there is nothing else to do. Each move is a commit that
+/// waits for the disk, and one that did not come to be costs a repeat: the inbox knows what was done.
+const UNSAVED: usize = 1024;
+
+/// So many turns without work are a while: between the first of them and this one the loop has waited for a wake-up or a poll.
+const IDLE_TURNS: u32 = 2;
+
 /// The loop that reacts to facts, for the partitions assigned to it.
 pub struct PolicyRunner<M, P, B, Q, C, D> {
     policies: P,
@@ -63,11 +70,43 @@ pub struct PolicyRunner<M, P, B, Q, C, D> {
     at: BTreeMap<Partition, Sequence>,
     /// What follows from records that were read, and is not durable yet.
     step: Option<Step>,
-    /// Checkpoints that are behind what is durable, in the order of the steps; at most one for each partition.
-    settled: Vec<CheckpointMove>,
+    /// Checkpoints that are behind what is durable.
+    settled: Settled,
+    /// Turns without work since the last one with work.
+    idle: u32,
     rotation: Rotation,
     watch: Watch,
     model: PhantomData<fn() -> M>,
+}
+
+/// What is durable, and not yet behind the stored checkpoints.
+#[derive(Default)]
+struct Settled {
+    /// Of each partition, from what is stored to what is done.
+    moves: BTreeMap<Partition, CheckpointMove>,
+    /// How many records that is.
+    records: usize,
+    /// Whether a dead letter is among what followed. A repeat would keep it again, where the stream of letters has forgotten that it has it.
+    letters: bool,
+}
+
+impl Settled {
+    fn add(&mut self, step: CheckpointMove) {
+        self.records = self
+            .records
+            .saturating_add(usize::try_from(step.to.get() - step.from.get()).unwrap_or(usize::MAX));
+        self.moves.entry(step.partition).and_modify(|before| before.to = step.to).or_insert(step);
+    }
+
+    /// Whether it is time.
+    const fn is_due(&self) -> bool {
+        self.records >= UNSAVED || self.letters
+    }
+
+    /// The moves, where there are any.
+    fn take(&mut self) -> Vec<CheckpointMove> {
+        std::mem::take(self).moves.into_values().collect()
+    }
 }
 
 struct Step {
@@ -109,7 +148,8 @@ where
             assignment,
             at: BTreeMap::new(),
             step: None,
-            settled: Vec::new(),
+            settled: Settled::default(),
+            idle: 0,
             rotation: Rotation::default(),
             watch: Watch::default(),
             model: PhantomData,
@@ -126,12 +166,12 @@ where
     async fn settle_ownership(&mut self) -> Result<(), Trouble> {
         let assigned = self.assignment.current();
         // Before a partition is handed over: its next owner need not do again what is durable.
-        if self.settled.iter().any(|step| !assigned.contains(&step.partition)) {
+        if self.settled.moves.keys().any(|partition| !assigned.contains(partition)) {
             self.save().await?;
         }
         self.at.retain(|partition, _| assigned.contains(partition));
         // Who comes back to a partition begins at what is stored, and so do its moves.
-        self.settled.retain(|step| self.at.contains_key(&step.partition));
+        self.settled.moves.retain(|partition, _| self.at.contains_key(partition));
         let new: Vec<Partition> =
             assigned.into_iter().filter(|partition| !self.at.contains_key(partition)).collect();
         if !new.is_empty() {
@@ -208,17 +248,24 @@ where
         Ok(Some(Step { consequences: gathering.finish(), moves, told }))
     }
 
-    /// Queues what follows, and moves the checkpoints over what followed before: all of that is durable, so it is right whoever
-    /// owns the partitions by now. The two wait for the disk together; a crash between them repeats one step.
+    /// Queues what follows, and from time to time moves the checkpoints over what followed before: all of that is durable, so it is
+    /// right whoever owns the partitions by now. The two wait for the disk together; a crash repeats what is behind the checkpoints.
     async fn finish(&mut self, mut step: Step) -> Result<(), Trouble> {
         if planted(Mutant::CheckpointFirst) {
             self.save().await?;
-            self.settled.clone_from(&step.moves);
+            step.moves.iter().for_each(|step| self.settled.add(*step));
             self.save().await?;
             step.moves.iter_mut().for_each(|step| step.from = step.to);
         }
-        let settled = std::mem::take(&mut self.settled);
-        let saved = self.checkpoints.advance(self.reader, &settled);
+        let settled = if self.settled.is_due() { self.settled.take() } else { Vec::new() };
+        let saved = async {
+            if settled.is_empty() {
+                Ok(Vec::new())
+            } else {
+                self.checkpoints.advance(self.reader, &settled).await
+            }
+        };
+        let letters = step.consequences.has_letters();
         let queued = step.consequences.settle(&self.queue, &self.dead_letters);
         let (saved, queued) = join(saved, queued).await;
         let saved = self.saved(&settled, saved);
@@ -237,15 +284,25 @@ where
         for step in step.moves {
             if let Some(at) = self.at.get_mut(&step.partition) {
                 *at = step.to;
-                self.settled.push(step);
+                self.settled.add(step);
             }
         }
+        self.settled.letters |= letters;
         saved
+    }
+
+    /// There is nothing to do: after a while, the checkpoints are moved.
+    async fn rest(&mut self) -> Result<Progress, Trouble> {
+        self.idle = self.idle.saturating_add(1);
+        if self.idle >= IDLE_TURNS || self.settled.is_due() {
+            self.save().await?;
+        }
+        Ok(Progress::Idle)
     }
 
     /// Moves the checkpoints over all that is durable.
     async fn save(&mut self) -> Result<(), Trouble> {
-        let settled = std::mem::take(&mut self.settled);
+        let settled = self.settled.take();
         if settled.is_empty() {
             return Ok(());
         }
@@ -288,6 +345,10 @@ where
         self.watch.get()
     }
 
+    async fn write_down(&mut self) -> Result<(), Trouble> {
+        self.save().await
+    }
+
     async fn turn(&mut self) -> Result<Progress, Trouble> {
         let step = match self.step.take() {
             Some(step) => Some(step),
@@ -304,8 +365,11 @@ where
             },
         };
         match step {
-            Some(step) => self.finish(step).await.map(|()| Progress::Worked),
-            None => self.save().await.map(|()| Progress::Idle),
+            Some(step) => {
+                self.idle = 0;
+                self.finish(step).await.map(|()| Progress::Worked)
+            }
+            None => self.rest().await,
         }
     }
 }
