@@ -17,7 +17,10 @@ use super::sql::{Values, counts, each, index, indices, partition, signed};
 /// decided before the wait counts. The records of a part that was not moved are not looked at, so they are in conflict
 /// with nothing. Rows are locked in the order of their partitions and outcomes are inserted in the order of their ids, so
 /// that two commits do not wait for each other.
-const COMMIT: &str = "WITH part AS MATERIALIZED (SELECT * FROM unnest(\
+macro_rules! append {
+    ($kept:literal) => {
+        concat!(
+            "WITH part AS MATERIALIZED (SELECT * FROM unnest(\
      $1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::uuid[], $7::bigint[], \
      $8::bigint[], $9::bigint[], $10::bigint[], $11::uuid[], $12::bigint[]) \
      AS v(partition, epoch, head, created_at, message, first, index, \
@@ -41,14 +44,23 @@ const COMMIT: &str = "WITH part AS MATERIALIZED (SELECT * FROM unnest(\
      SELECT i.command_id, i.fingerprint, i.partition, i.sequence, i.verdict \
      FROM unnest($29::int[], $30::uuid[], $31::bytea[], $32::int[], $33::bigint[], $34::text[]) \
      AS i(part, command_id, fingerprint, partition, sequence, verdict) \
-     WHERE i.part IN (SELECT partition FROM moved) ORDER BY i.command_id), \
-     kept AS (INSERT INTO snapshots AS s (aggregate_type, aggregate_id, version, schema, data) \
+     WHERE i.part IN (SELECT partition FROM moved) ORDER BY i.command_id)",
+            $kept,
+            " SELECT partition FROM moved"
+        )
+    };
+}
+
+/// Most commits keep no snapshot: the server need not get ready to write one.
+const COMMIT: &str = append!("");
+const COMMIT_WITH_SNAPSHOTS: &str = append!(
+    ", kept AS (INSERT INTO snapshots AS s (aggregate_type, aggregate_id, version, schema, data) \
      SELECT k.aggregate_type, k.aggregate_id, k.version, k.schema, k.data \
      FROM unnest($35::int[], $36::text[], $37::uuid[], $38::bigint[], $39::int[], $40::text[]) \
      AS k(part, aggregate_type, aggregate_id, version, schema, data) \
      WHERE k.part IN (SELECT partition FROM moved) ON CONFLICT (aggregate_type, aggregate_id) DO UPDATE SET \
-     version = excluded.version, schema = excluded.schema, data = excluded.data) \
-     SELECT partition FROM moved";
+     version = excluded.version, schema = excluded.schema, data = excluded.data)"
+);
 
 /// Appends the parts whose rows are what their owners remember. One answer a part, in order.
 pub(super) async fn commit(database: &Database, parts: &[PartitionCommit]) -> PortResult<Vec<Commit>> {
@@ -63,7 +75,12 @@ pub(super) async fn commit(database: &Database, parts: &[PartitionCommit]) -> Po
     let values = of_parts(Values::default(), parts)?;
     let records: Vec<&Record> = parts.iter().flat_map(|part| &part.records).collect();
     let values = of_records(values, &records)?;
-    let rows = database.rows(COMMIT, of_snapshots(of_inbox(values, parts)?, parts)?).await?;
+    let values = of_inbox(values, parts)?;
+    let rows = if parts.iter().all(|part| part.snapshots.is_empty()) {
+        database.rows(COMMIT, values).await?
+    } else {
+        database.rows(COMMIT_WITH_SNAPSHOTS, of_snapshots(values, parts)?).await?
+    };
     let moved: BTreeSet<Partition> = rows.iter().map(|row| partition(row, 0)).collect::<PortResult<_>>()?;
     let answer = |part: &PartitionCommit| {
         if moved.contains(&part.partition) { Commit::Done } else { Commit::Fenced }
