@@ -19,8 +19,12 @@ const DIGITS: u8 = 3;
 pub(super) enum Point {
     /// The platform has answered.
     Accepted,
+    /// The platform had too much to do, and has said so.
+    Refused,
     /// A query sees what the command did.
     Projected,
+    /// The same, counted from the answer.
+    Behind,
     /// The last fact of a financing is on the bus.
     Relayed,
     /// A query sees the winning bid committed, and its excess was released.
@@ -32,7 +36,9 @@ impl Point {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
+            Self::Refused => "refused",
             Self::Projected => "projected",
+            Self::Behind => "behind",
             Self::Relayed => "relayed",
             Self::Settled => "settled",
         }

@@ -12,6 +12,8 @@ use clap::ValueEnum;
 use serde::Serialize;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{JoinError, JoinSet};
+use tonic::Code;
+use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use crate::api::proto::financing::v1::{
@@ -185,8 +187,16 @@ impl Run {
         let sold = match self.target.commands(number).sell_invoice(timed(request)).await {
             Ok(sold) => sold.into_inner(),
             Err(status) => {
-                self.totals.uncertain.fetch_add(1, Ordering::Relaxed);
                 self.failed(&status);
+                if status.code() != Code::ResourceExhausted {
+                    self.totals.uncertain.fetch_add(1, Ordering::Relaxed);
+                    return None;
+                }
+                // It was not accepted, and that is certain: an invoice of it would be one too many.
+                self.reached(Point::Refused, began);
+                if status.get_details_retry_info().is_none() {
+                    self.wrong("NO_RETRY_INFO");
+                }
                 return None;
             }
         };
@@ -198,17 +208,19 @@ impl Run {
             last.insert(invoice_id.as_u128() % partitions, sold.command_id.clone());
         }
         if self.workload == Workload::Sell && sampled {
-            let (run, command_id) = (Arc::clone(self), sold.command_id.clone());
-            queries.spawn(async move { run.projection(call, command_id).await });
+            let (run, command_id, answered) =
+                (Arc::clone(self), sold.command_id.clone(), self.clock.micros());
+            queries.spawn(async move { run.projection(call, command_id, answered).await });
         }
         Some(sold)
     }
 
-    async fn projection(&self, Call { number, began, .. }: Call, command_id: String) {
+    async fn projection(&self, Call { number, began, .. }: Call, command_id: String, answered: u64) {
         let request = WaitCommandRequest { command_id, wait: None };
         match self.target.queries(number).wait_command(timed(request)).await {
             Ok(answer) if answer.get_ref().command.as_ref().is_some_and(|one| !one.token.is_empty()) => {
                 self.reached(Point::Projected, began);
+                self.reached(Point::Behind, answered);
             }
             Ok(_pending) => self.wrong("PENDING"),
             Err(status) => self.failed(&status),
