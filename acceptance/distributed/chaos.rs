@@ -22,10 +22,10 @@ use crate::parts::settle;
 
 const CLIENTS: usize = 3;
 /// Each process is killed so often, and paused so often.
-const KILLS: usize = 10;
-const PAUSES: usize = 5;
+const KILLS: usize = 4;
+const PAUSES: usize = 2;
 /// NATS and PostgreSQL are killed so often, and paused so often; and PostgreSQL drops all connections so often.
-const OUTAGES: usize = 3;
+const OUTAGES: usize = 2;
 /// From the last harm to the last fact of all that it was done to.
 const SETTLED: Duration = Duration::from_secs(30);
 /// The longest that the harm may take.

@@ -8,7 +8,7 @@
 //! - who is away is missed: [`stuck`]
 //! - what they stand on: [`queue`], [`bus`], [`registering`] (lost, restored, full), [`outage`] (nobody relays for long)
 //! - two of everything: [`available`] (a server of NATS, who leads a stream, and PostgreSQL are lost, one after the other)
-//! - backups of different times, and a whole log that moves: [`restored`], [`transfer`]
+//! - backups of different times, and a whole log that moves: [`restored`], [`exported`]
 //! - the clients: [`watching`] (a live query whose process dies)
 //! - everything at once: [`chaos`]
 //! - what they share: `parts` (one process of each component), `cluster` (many), `market` (the clients that keep going
@@ -32,6 +32,7 @@ mod available;
 mod bus;
 mod chaos;
 mod cluster;
+mod exported;
 mod forced;
 mod ledger;
 mod market;
@@ -46,6 +47,5 @@ mod restored;
 mod secrets;
 mod starting;
 mod stuck;
-mod transfer;
 mod verified;
 mod watching;

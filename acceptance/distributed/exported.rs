@@ -94,11 +94,12 @@ async fn exported_when_done(parts: &mut Parts, load: &Load, back: &Path) -> Stri
                   AND c.reader = 'policies' WHERE p.head <> COALESCE(c.sequence, 0)";
     loop {
         parts.run(&WITHOUT_LISTENER).await;
-        let has_outcomes = async || {
+        let is_done = async || {
             let outcomes = outcomes(&ledger.log().await);
             promised.iter().all(|command_id| outcomes.contains_key(&command_id.parse().unwrap()))
+                && parts.services().commands.psql(behind).trim() == "0"
         };
-        until("what was accepted has outcomes", has_outcomes).await;
+        until("what was accepted has outcomes, and what follows from it is queued", is_done).await;
         parts.stop(&WITHOUT_LISTENER).await;
         let output = parts.operate(&["export", "--output", &back.display().to_string()]).await;
         match (output.status.success(), parts.services().commands.psql(behind).trim() == "0") {
