@@ -125,6 +125,7 @@ impl Part {
                 Call::BusPublish,
                 Call::BusPublish,
                 Call::BusPublish,
+                Call::LogRows,
                 Call::LogRead,
                 Call::BusTails,
                 Call::LeasesRenew,

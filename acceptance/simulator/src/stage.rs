@@ -230,7 +230,8 @@ impl Stage {
                 let (bus, checkpoints) = (self.bus.interfered(between()), log.checkpoints());
                 let runner: PolicyRunner<Financing, _, _, _, _, _> =
                     PolicyRunner::new(Saga, POLICIES, bus, queue, checkpoints, letters, self.partitions, own);
-                play.start(runner, self.bus.bells(), assignment)
+                // A run is short: so that moves while something else fails are a part of it.
+                play.start(runner.saving_after(2), self.bus.bells(), assignment)
             }
             Role::Projector => {
                 let (bus, models) = (self.bus.interfered(between()), self.models.interfered(between()));

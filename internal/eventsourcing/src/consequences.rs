@@ -53,11 +53,6 @@ pub(crate) struct Consequences {
 }
 
 impl Consequences {
-    /// Whether a dead letter is to be kept.
-    pub(crate) const fn has_letters(&self) -> bool {
-        !self.letters.is_empty()
-    }
-
     /// Comes back with `Ok` when all of it is durable. After an error it is called again: what was stored is not stored
     /// again, and of what is uncertain the inbox knows whether it was.
     pub(crate) async fn settle<Q: CommandQueue, D: DeadLetters>(

@@ -50,9 +50,9 @@ pub fn policy_of(actor: &str) -> Option<&str> {
 /// Records read from the bus at once.
 const BATCH: usize = 512;
 
-/// Checkpoints are moved over this many records at once, or when for a while there is nothing else to do. Each move is a commit that
-/// waits for the disk, and one that did not come to be costs a repeat: the inbox knows what was done.
-const UNSAVED: usize = 1024;
+/// Checkpoints are moved over this many records at once, or over this many steps, or when for a while there is nothing else to do. Each move is
+/// a commit that waits for the disk, and one that did not come to be costs a repeat: the inbox knows what was done.
+const UNSAVED: (usize, usize) = (1024, 32);
 
 /// So many turns without work are a while: between the first of them and this one the loop has waited for a wake-up or a poll.
 const IDLE_TURNS: u32 = 2;
@@ -72,6 +72,8 @@ pub struct PolicyRunner<M, P, B, Q, C, D> {
     step: Option<Step>,
     /// Checkpoints that are behind what is durable.
     settled: Settled,
+    /// How many records and steps may be repeated after a crash.
+    unsaved: (usize, usize),
     /// Turns without work since the last one with work.
     idle: u32,
     rotation: Rotation,
@@ -84,8 +86,9 @@ pub struct PolicyRunner<M, P, B, Q, C, D> {
 struct Settled {
     /// Of each partition, from what is stored to what is done.
     moves: BTreeMap<Partition, CheckpointMove>,
-    /// How many records that is.
+    /// How many records and steps that is.
     records: usize,
+    steps: usize,
     /// Whether a dead letter is among what followed. A repeat would keep it again, where the stream of letters has forgotten that it has it.
     letters: bool,
 }
@@ -99,8 +102,8 @@ impl Settled {
     }
 
     /// Whether it is time.
-    const fn is_due(&self) -> bool {
-        self.records >= UNSAVED || self.letters
+    const fn is_due(&self, (records, steps): (usize, usize)) -> bool {
+        self.records >= records || self.steps >= steps || self.letters
     }
 
     /// The moves, where there are any.
@@ -112,6 +115,8 @@ impl Settled {
 struct Step {
     consequences: Consequences,
     moves: Vec<CheckpointMove>,
+    /// Whether a dead letter follows.
+    letters: bool,
     /// What is told of it, once it is durable, where anybody looks on.
     told: Reacted,
 }
@@ -149,11 +154,19 @@ where
             at: BTreeMap::new(),
             step: None,
             settled: Settled::default(),
+            unsaved: UNSAVED,
             idle: 0,
             rotation: Rotation::default(),
             watch: Watch::default(),
             model: PhantomData,
         }
+    }
+
+    /// The same runner, which moves its checkpoints whenever this many steps are behind them.
+    #[must_use]
+    pub const fn saving_after(mut self, steps: usize) -> Self {
+        self.unsaved.1 = steps;
+        self
     }
 
     /// The same runner, with somebody who looks on.
@@ -245,7 +258,8 @@ where
             let to = records.last().map_or(from, |record| record.sequence);
             moves.push(CheckpointMove { partition, from, to });
         }
-        Ok(Some(Step { consequences: gathering.finish(), moves, told }))
+        let letters = gathering.count().1 > 0;
+        Ok(Some(Step { consequences: gathering.finish(), moves, letters, told }))
     }
 
     /// Queues what follows, and from time to time moves the checkpoints over what followed before: all of that is durable, so it is
@@ -257,7 +271,7 @@ where
             self.save().await?;
             step.moves.iter_mut().for_each(|step| step.from = step.to);
         }
-        let settled = if self.settled.is_due() { self.settled.take() } else { Vec::new() };
+        let settled = if self.settled.is_due(self.unsaved) { self.settled.take() } else { Vec::new() };
         let saved = async {
             if settled.is_empty() {
                 Ok(Vec::new())
@@ -265,7 +279,6 @@ where
                 self.checkpoints.advance(self.reader, &settled).await
             }
         };
-        let letters = step.consequences.has_letters();
         let queued = step.consequences.settle(&self.queue, &self.dead_letters);
         let (saved, queued) = join(saved, queued).await;
         let saved = self.saved(&settled, saved);
@@ -287,14 +300,15 @@ where
                 self.settled.add(step);
             }
         }
-        self.settled.letters |= letters;
+        self.settled.steps += 1;
+        self.settled.letters |= step.letters;
         saved
     }
 
     /// There is nothing to do: after a while, the checkpoints are moved.
     async fn rest(&mut self) -> Result<Progress, Trouble> {
         self.idle = self.idle.saturating_add(1);
-        if self.idle >= IDLE_TURNS || self.settled.is_due() {
+        if self.idle >= IDLE_TURNS || self.settled.is_due(self.unsaved) {
             self.save().await?;
         }
         Ok(Progress::Idle)

@@ -231,7 +231,9 @@ impl<L: EventLog, B: EventBus, E: Environment> Turn for Relayer<L, B, E> {
             return Ok(if whole { Progress::Idle } else { Progress::Worked });
         }
         self.publish(publications).await?;
-        Ok(if whole { Progress::Finished } else { Progress::Worked })
+        // Where something was refused, there is more to do: to ask where that stream ends, and to go on from there.
+        let all = whole && self.streams.values().all(Option::is_some);
+        Ok(if all { Progress::Finished } else { Progress::Worked })
     }
 }
 

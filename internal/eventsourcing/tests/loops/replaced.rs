@@ -293,6 +293,26 @@ fn a_policy_runner_whose_read_fails_stands_where_its_checkpoint_is() {
 }
 
 #[test]
+fn policies_that_are_stopped_leave_no_step_to_repeat() {
+    // given policies from which a command has followed, and that had no time to rest
+    let stage = Stage::of(5, 1);
+    let account = stage.id_in(0);
+    queue(&stage, &open(account));
+    queue(&stage, &Command::Send { account, to: account, amount: 10 });
+    let _parts = (stage.worker("worker", WorkerLimits::default()), stage.relayer("relayer"));
+    let policies = stage.policies("policies");
+    let worked_off = || stage.log.row(FIRST).position.map_or(0, |position| position.message);
+    stage.world.run_until(|| worked_off() == 3, STEPS).unwrap();
+    let at = || stage.log.checkpoints().at(POLICIES, FIRST).get();
+    assert_eq!(at(), 0, "it is not written down yet");
+    // when
+    stage.stop();
+    stage.world.run_until(|| policies.task.is_finished(), STEPS).unwrap();
+    // then
+    assert!(at() >= 2, "the command followed from the second record");
+}
+
+#[test]
 fn policies_over_a_bus_that_fails_at_every_second_read_do_everything_once() {
     // given facts from which something follows, and a bus that answers half of the time, as one does of which a stream is away
     let mut stage = Stage::of(9, 1);

@@ -333,7 +333,7 @@ fn a_quiet_stream_that_lost_its_tail_is_filled_while_others_are_busy() {
 #[test]
 fn a_log_that_is_restored_while_the_relayer_runs_halts_it() {
     let mut stage = Stage::new(9);
-    let failing = stage.fail_once(Call::LogRead);
+    let failing = stage.fail_once(Call::LogRows);
     let open = |stage: &Stage, balance| {
         let command = Command::Open { account: stage.id_in(0), balance };
         queue_in(stage, 0, &[stage.envelope(&command).encode().unwrap()]);
@@ -352,6 +352,7 @@ fn a_log_that_is_restored_while_the_relayer_runs_halts_it() {
     stage.world.run_until(|| relayer.task.is_finished(), STEPS).unwrap();
     let halted = relayer.task.take().unwrap().unwrap_err();
     assert!(halted.reason.contains("behind the bus"), "{halted}");
+    assert!(!failing.load(Ordering::Relaxed), "it has tried before");
 }
 
 #[test]
