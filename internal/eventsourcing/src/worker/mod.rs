@@ -17,6 +17,8 @@ mod owned;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use futures_util::future::join_all;
+
 use crate::assignment::Assignment;
 use crate::environment::Environment;
 use crate::model::{AggregateRef, Known, Model};
@@ -25,7 +27,8 @@ use crate::observer::{Decided, Interval, Observer, Watch};
 use crate::outcome::Reply;
 use crate::partition::{Epoch, Partition, PartitionCount};
 use crate::ports::{
-    CommandQueue, Commit, EventLog, InboxEntry, LoadRequest, Loaded, PartitionCommit, PortError, Replies,
+    CommandQueue, Commit, EventLog, InboxEntry, LoadRequest, Loaded, PartitionCommit, PartitionRow,
+    PortError, QueuedMessage, Replies,
 };
 use crate::queue::prove;
 use crate::rotation::Rotation;
@@ -166,16 +169,15 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
         }
         // A partition without a position proves nothing by itself: whatever it reads belongs to the queue of this time.
         self.queue_created_at = self.queue.created_at().await.map_err(PortError::trouble)?;
-        for (partition, row) in self.log.rows(&unsettled).await.map_err(PortError::trouble)? {
+        let rows = self.log.rows(&unsettled).await.map_err(PortError::trouble)?;
+        let proofs = rows.iter().map(|(partition, row)| self.proof(*partition, row));
+        let proofs = join_all(proofs).await;
+        for ((partition, row), proof) in rows.into_iter().zip(proofs) {
             let Some(owned) = self.owned.get_mut(&partition) else { continue };
             if row.epoch != owned.row().epoch {
                 self.lose(partition);
                 continue;
             }
-            let proof = match row.position {
-                Some(position) => prove(&self.queue, partition, position).await.map(Some),
-                None => Ok(None),
-            };
             match proof {
                 Ok(proof) => owned.settle(row, proof.as_ref(), &self.limits),
                 Err(Trouble::Halt(_)) if planted(Mutant::QueueNotProven) => {
@@ -189,6 +191,21 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
             }
         }
         Ok(())
+    }
+
+    /// Proves the queue in front of a partition, where it is still this worker's and has a position. Of a message that somebody else
+    /// has let the queue forget it takes long to say that it is not there; so all are asked for at the same time, and first it is looked
+    /// whose they are.
+    async fn proof(
+        &self,
+        partition: Partition,
+        row: &PartitionRow,
+    ) -> Result<Option<QueuedMessage>, Trouble> {
+        let own = self.owned.get(&partition).is_some_and(|owned| owned.row().epoch == row.epoch);
+        match row.position.filter(|_| own) {
+            Some(position) => prove(&self.queue, partition, position).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Whether somebody has taken the partition over since this epoch.
@@ -421,14 +438,33 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
     /// number: in a queue that was replaced meanwhile, that number would take what nobody has read. So the queue is proven
     /// immediately before.
     async fn purge(&mut self, every: u64) -> Result<(), Trouble> {
-        let due: Vec<_> = self
+        let due: Vec<Partition> = self
             .owned
             .iter()
-            .filter_map(|(partition, owned)| Some((*partition, owned.purge_due(every)?, owned.row().epoch)))
+            .filter(|(_, owned)| owned.purge_due(every).is_some())
+            .map(|(partition, _)| *partition)
             .collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        let rows = match self.log.rows(&due).await {
+            Ok(rows) => rows,
+            Err(error) => {
+                tracing::warn!(%error, "the command queue is not purged now");
+                return Ok(());
+            }
+        };
+        let proofs = join_all(rows.iter().map(|(partition, row)| self.proof(*partition, row))).await;
         let mut proven = Vec::with_capacity(due.len());
-        for (partition, position, epoch) in due {
-            match prove(&self.queue, partition, position).await {
+        for ((partition, row), proof) in rows.into_iter().zip(proofs) {
+            let Some(owned) = self.owned.get(&partition) else { continue };
+            if row.epoch != owned.row().epoch {
+                self.lose(partition);
+                continue;
+            }
+            let Some(position) = row.position else { continue };
+            let epoch = row.epoch;
+            match proof {
                 Ok(_) if planted(Mutant::PurgeSparesNothing) => {
                     proven.push((partition, position.message.saturating_add(1)));
                 }
