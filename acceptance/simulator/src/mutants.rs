@@ -42,7 +42,7 @@ pub const FOUND_AFTER: &[(Mutant, u64)] = &[
     (Mutant::RetryIdNotDerived, 2),
     (Mutant::DiscardUnderAnotherId, 1),
     (Mutant::RetryOutOfOrder, 2),
-    (Mutant::RetryBeforeItsCause, 3),
+    (Mutant::RetryBeforeItsCause, 117),
     (Mutant::AcceptedBeforeQueued, 2),
     (Mutant::UncertainIsAccepted, 2),
     (Mutant::ProjectionWithoutCompareAndSet, 3),
