@@ -10,10 +10,12 @@
 //! - [`batch`]: deciding a batch in memory
 //! - [`cache`]: the aggregates that were loaded before
 //! - [`owned`]: what is remembered of a partition between turns
+//! - [`purge`]: what the queue may forget, and the proof that it is the queue that it was
 
 mod batch;
 mod cache;
 mod owned;
+mod purge;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -25,12 +27,10 @@ use crate::model::{AggregateRef, Known, Model};
 use crate::mutants::{Mutant, planted};
 use crate::observer::{Decided, Interval, Observer, Watch};
 use crate::outcome::Reply;
-use crate::partition::{Epoch, Partition, PartitionCount};
+use crate::partition::{Partition, PartitionCount};
 use crate::ports::{
-    CommandQueue, Commit, EventLog, InboxEntry, LoadRequest, Loaded, PartitionCommit, PartitionRow,
-    PortError, QueuedMessage, Replies,
+    CommandQueue, Commit, EventLog, InboxEntry, LoadRequest, Loaded, PartitionCommit, PortError, Replies,
 };
-use crate::queue::prove;
 use crate::rotation::Rotation;
 use crate::turn::{Progress, Trouble, Turn};
 
@@ -61,11 +61,6 @@ impl Default for WorkerLimits {
         Self { batch: 512, messages: 64, cached: 2048, known: 50_000, snapshot_every: 100, purge_every: 256 }
     }
 }
-
-/// After so many turns without work, the queue forgets all that is worked off, however little it is: a queue that is full of few
-/// large messages takes no more, and would never come to the number after which it is purged. (Between the first of them and the
-/// last the loop has waited for a wake-up or a poll, so this is not the pause between two commands.)
-const IDLE_TURNS: u32 = 3;
 
 /// Why a batch was not decided.
 enum Undecided {
@@ -191,27 +186,6 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
             }
         }
         Ok(())
-    }
-
-    /// Proves the queue in front of a partition, where it is still this worker's and has a position. Of a message that somebody else
-    /// has let the queue forget it takes long to say that it is not there; so all are asked for at the same time, and first it is looked
-    /// whose they are.
-    async fn proof(
-        &self,
-        partition: Partition,
-        row: &PartitionRow,
-    ) -> Result<Option<QueuedMessage>, Trouble> {
-        let own = self.owned.get(&partition).is_some_and(|owned| owned.row().epoch == row.epoch);
-        match row.position.filter(|_| own) {
-            Some(position) => prove(&self.queue, partition, position).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// Whether somebody has taken the partition over since this epoch.
-    async fn is_taken_over(&self, partition: Partition, epoch: Epoch) -> Result<bool, Trouble> {
-        let rows = self.log.rows(&[partition]).await.map_err(PortError::trouble)?;
-        Ok(rows.iter().any(|(_, row)| row.epoch != epoch))
     }
 
     fn lose(&mut self, partition: Partition) {
@@ -425,72 +399,6 @@ impl<M: Model, L: EventLog, Q: CommandQueue, R: Replies, E: Environment> Worker<
                 Err(error.trouble())
             }
         }
-    }
-
-    /// Nothing was to be done.
-    async fn rest(&mut self) -> Result<(), Trouble> {
-        self.idle = self.idle.saturating_add(1);
-        // Again and again: what could not be purged once may fill the queue, and then nothing new comes to remind of it.
-        if self.idle.is_multiple_of(IDLE_TURNS) { self.purge(1).await } else { Ok(()) }
-    }
-
-    /// Lets the queue forget what is worked off, of the partitions where it is so many messages. A purge goes by a message's
-    /// number: in a queue that was replaced meanwhile, that number would take what nobody has read. So the queue is proven
-    /// immediately before.
-    async fn purge(&mut self, every: u64) -> Result<(), Trouble> {
-        let due: Vec<Partition> = self
-            .owned
-            .iter()
-            .filter(|(_, owned)| owned.purge_due(every).is_some())
-            .map(|(partition, _)| *partition)
-            .collect();
-        if due.is_empty() {
-            return Ok(());
-        }
-        let rows = match self.log.rows(&due).await {
-            Ok(rows) => rows,
-            Err(error) => {
-                tracing::warn!(%error, "the command queue is not purged now");
-                return Ok(());
-            }
-        };
-        let proofs = join_all(rows.iter().map(|(partition, row)| self.proof(*partition, row))).await;
-        let mut proven = Vec::with_capacity(due.len());
-        for ((partition, row), proof) in rows.into_iter().zip(proofs) {
-            let Some(owned) = self.owned.get(&partition) else { continue };
-            if row.epoch != owned.row().epoch {
-                self.lose(partition);
-                continue;
-            }
-            let Some(position) = row.position else { continue };
-            let epoch = row.epoch;
-            match proof {
-                Ok(_) if planted(Mutant::PurgeSparesNothing) => {
-                    proven.push((partition, position.message.saturating_add(1)));
-                }
-                Ok(_) => proven.push((partition, position.message)),
-                Err(Trouble::Retry(reason)) => {
-                    tracing::warn!(%partition, %reason, "the command queue is not purged now");
-                }
-                Err(Trouble::Halt(_)) if self.is_taken_over(partition, epoch).await? => self.lose(partition),
-                Err(halt @ Trouble::Halt(_)) => return Err(halt),
-            }
-        }
-        if proven.is_empty() {
-            return Ok(());
-        }
-        match self.queue.purge(&proven).await {
-            Ok(()) => {
-                for (partition, _) in &proven {
-                    if let Some(owned) = self.owned.get_mut(partition) {
-                        owned.purged();
-                    }
-                }
-            }
-            // What is not purged now is purged with the next batch: it only takes room until then.
-            Err(error) => tracing::warn!(%error, "the command queue could not be purged"),
-        }
-        Ok(())
     }
 }
 
