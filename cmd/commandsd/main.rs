@@ -9,7 +9,9 @@ use invoice_financing::runtime::settings::CommandsSettings;
 
 fn main() -> ExitCode {
     match settings::<CommandsSettings>(std::env::args_os()) {
-        Ok(settings) => process::run(&settings.common.log.clone(), commands::run(settings)),
+        Ok(settings) => {
+            process::run(&settings.common.log.clone(), settings.parts().threads(), commands::run(settings))
+        }
         Err(code) => code,
     }
 }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use invoice_financing::runtime::config::{EmbeddedSettings, settings};
+use invoice_financing::runtime::process::Threads;
 use invoice_financing::runtime::{client, embedded, process, shell};
 
 fn main() -> ExitCode {
@@ -11,7 +12,7 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     match settings.command.clone() {
-        None => process::run(&settings.log, embedded::run(settings.clone())),
+        None => process::run(&settings.log, Threads::EachCore, embedded::run(settings.clone())),
         Some(command) => process::print(shell::run(command), client::ClientError::exit_code),
     }
 }

@@ -25,7 +25,7 @@ use clap::Parser;
 use eventsourcing::environment::{Stop, within};
 use invoice_financing::runtime::config::LogSettings;
 use invoice_financing::runtime::environment::SystemEnvironment;
-use invoice_financing::runtime::process;
+use invoice_financing::runtime::process::{self, Threads};
 use invoice_financing::runtime::signals::Signals;
 use invoice_financing::runtime::stores::Running;
 use invoice_financing::runtime::telemetry::LogFormat;
@@ -86,7 +86,7 @@ async fn run(Settings { addr, data_dir }: Settings) -> Result<(), String> {
 
 fn main() -> ExitCode {
     let log = LogSettings { log_format: LogFormat::Human, log: "info".to_owned() };
-    process::run(&log, run(Settings::parse()))
+    process::run(&log, Threads::EachCore, run(Settings::parse()))
 }
 
 fn text(error: impl Display) -> String {

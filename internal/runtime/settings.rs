@@ -14,6 +14,7 @@ use eventsourcing::partition::PartitionCount;
 
 use super::config::{FileSettings, LogSettings, bind_address, partitions, seconds};
 use super::observation::settings::TelemetrySettings;
+use super::process::Threads;
 
 /// Text that nobody may see again.
 #[derive(Clone, PartialEq, Eq)]
@@ -239,6 +240,17 @@ impl CommandsSettings {
     }
 }
 
+impl CommandParts {
+    /// A listener has many clients, and two parts may each have something to do; one part alone does one thing after another.
+    #[must_use]
+    pub const fn threads(self) -> Threads {
+        match (self.listener, self.worker, self.policies) {
+            (false, true, false) | (false, false, _) => Threads::One,
+            (true, _, _) | (false, true, true) => Threads::EachCore,
+        }
+    }
+}
+
 /// The settings of `relayerd`.
 #[derive(Debug, Clone, Parser)]
 #[command(
@@ -320,6 +332,20 @@ mod tests {
         assert_eq!(parts, CommandParts { listener: false, worker: true, policies: true });
         let parts = commandsd(&["--admin"]).unwrap().parts();
         assert_eq!(parts, CommandParts { listener: false, worker: false, policies: false });
+    }
+
+    #[test]
+    fn who_does_one_thing_after_another_computes_with_one_thread() {
+        for (arguments, threads) in [
+            (["--worker"].as_slice(), Threads::One),
+            (&["--policies"], Threads::One),
+            (&["--admin"], Threads::One),
+            (&["--worker", "--policies"], Threads::EachCore),
+            (&["--listener"], Threads::EachCore),
+            (&[], Threads::EachCore),
+        ] {
+            assert_eq!(commandsd(arguments).unwrap().parts().threads(), threads, "{arguments:?}");
+        }
     }
 
     #[test]
