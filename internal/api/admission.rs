@@ -20,7 +20,8 @@ pub(crate) enum Load {
     Watch,
 }
 
-/// How many calls are worked on at a time. No kind takes places from another.
+/// How many calls are worked on at a time. No kind takes places from another. (But where the short ones have taken all of theirs, the
+/// [gate](super::gate) lets no command in, however it would wait.)
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
     short: Arc<Semaphore>,
@@ -47,6 +48,11 @@ impl Admission {
         }
     }
 
+    /// Whether there are as many short calls as there may be: then nothing more is to be begun, whatever it is.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.short.available_permits() == 0
+    }
+
     /// A place, where there is one.
     pub(crate) fn admit(&self, load: Load) -> Option<Place> {
         let semaphore = match load {
@@ -68,11 +74,13 @@ mod tests {
         let admission = Admission::new(1, 1, 1, 1);
         let place = admission.admit(Load::Short);
         assert!(place.is_some());
+        assert!(admission.is_crowded());
         assert!(admission.admit(Load::Short).is_none());
         assert!(admission.admit(Load::Long).is_some());
         assert!(admission.admit(Load::Stream).is_some());
         assert!(admission.admit(Load::Watch).is_some());
         drop(place);
+        assert!(!admission.is_crowded());
         assert!(admission.admit(Load::Short).is_some());
     }
 }

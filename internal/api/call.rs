@@ -15,6 +15,7 @@ use eventsourcing::environment::{Environment, Stop, within};
 
 use super::admission::{Admission, Load, Place};
 use super::deadline::{Budget, allowance};
+use super::gate::Gate;
 use super::observation::{CallWatch, Handing};
 use super::status::Failure;
 
@@ -58,6 +59,11 @@ impl<E: Environment> Calls<E> {
     /// Calls under these limits.
     pub(crate) const fn new(environment: E, admission: Admission, stop: Stop, watch: CallWatch) -> Self {
         Self { environment, stop, admission, watch }
+    }
+
+    /// The gate in front of these calls.
+    pub(crate) fn gate(&self) -> Gate {
+        Gate::new(self.admission.clone(), self.watch.clone())
     }
 
     /// The call hands a command in, or several: for whoever looks on.

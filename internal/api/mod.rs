@@ -16,7 +16,7 @@
 //! - `wire`: from the read side to the wire
 //! - `status`: the one mapping from errors to a status
 //! - [`admin`]: the admin door
-//! - `call`, `admission`, `deadline`: what every call has in common
+//! - `call`, `admission`, `deadline`: what every call has in common; `gate`: what is refused before it is one
 //! - [`observation`]: whoever looks on at the calls
 //! - `fuzzing`: what must hold for whatever bytes a client sends
 //! - [`codec`]: how messages are read off the wire
@@ -33,6 +33,7 @@ mod deadline;
 mod facts;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod gate;
 mod health;
 pub(crate) mod ids;
 mod integration_service;

@@ -15,6 +15,7 @@ use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Builder;
+use tower::layer::util::{Identity, Stack};
 
 use domain::live::LiveQueries;
 use domain::story::Stories;
@@ -29,6 +30,7 @@ use super::admission::Admission;
 use super::call::Calls;
 use super::command_service::CommandApi;
 use super::connections::{affordable, incoming};
+use super::gate::Gate;
 use super::health::Pulse;
 use super::integration_service::IntegrationApi;
 use super::observation::CallWatch;
@@ -50,7 +52,8 @@ const MAX_HEADER_BYTES: u32 = 16 * 1024;
 const LONGEST_CALL: Duration = Duration::from_secs(330);
 
 /// The services of the command side, as reflection and health name them.
-const COMMAND_SERVICES: &[&str] = &["financing.v1.CommandService", "registering.v1.IntegrationService"];
+pub(super) const COMMAND_SERVICES: &[&str] =
+    &["financing.v1.CommandService", "registering.v1.IntegrationService"];
 
 /// The services of the query side.
 const QUERY_SERVICES: &[&str] = &["financing.v1.QueryService"];
@@ -153,9 +156,11 @@ pub async fn serve_commands<E: Environment>(
     let calls = calls(&environment, limits, &stop, watch);
     let commands = CommandServiceServer::new(CommandApi::new(intake.clone(), calls.clone()))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
+    let gate = calls.gate();
     let events = IntegrationServiceServer::new(IntegrationApi::new(intake, calls))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
-    let router = common(COMMAND_SERVICES, limits, &stop)?.add_service(commands).add_service(events);
+    let router = with(COMMAND_SERVICES, Routes::default(), gate, limits, &stop)?;
+    let router = router.add_service(commands).add_service(events);
     until_stopped(router, listener, environment, limits, stop).await
 }
 
@@ -203,7 +208,8 @@ pub async fn serve_admin<E: Environment>(
 ) -> Result<(), ServeError> {
     let limits = Limits { connections: limits.connections.min(OPERATORS), ..limits };
     let (names, routes) = services.into_parts();
-    until_stopped(with(&names, routes, limits, &stop)?, listener, environment, limits, stop).await
+    until_stopped(with(&names, routes, Gate::default(), limits, &stop)?, listener, environment, limits, stop)
+        .await
 }
 
 /// Serves nothing but health and reflection on a bound listener until it is told to stop: for a process that takes no
@@ -231,18 +237,22 @@ pub(super) fn calls<E: Environment>(
     Calls::new(environment.clone(), admission, stop.clone(), watch)
 }
 
+/// A server behind a gate.
+type Served = Router<Stack<Gate, Identity>>;
+
 /// A server with health and reflection, which describes these services.
-fn common(services: &[&'static str], limits: Limits, stop: &Stop) -> Result<Router, ServeError> {
-    with(services, Routes::default(), limits, stop)
+fn common(services: &[&'static str], limits: Limits, stop: &Stop) -> Result<Served, ServeError> {
+    with(services, Routes::default(), Gate::default(), limits, stop)
 }
 
-/// The same, with services that are known already.
+/// The same, with services that are known already, and behind a gate of its own.
 fn with(
     services: &[&'static str],
     routes: Routes,
+    gate: Gate,
     limits: Limits,
     stop: &Stop,
-) -> Result<Router, ServeError> {
+) -> Result<Served, ServeError> {
     let described = || {
         let builder = Builder::configure()
             .include_reflection_service(false)
@@ -260,6 +270,7 @@ fn with(
         .http2_keepalive_timeout(Some(limits.keepalive_timeout))
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .max_concurrent_streams(limits.calls_per_connection)
+        .layer(gate)
         .add_routes(routes)
         .add_service(health.max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(described().build_v1()?.max_decoding_message_size(MAX_REQUEST_BYTES))
@@ -268,7 +279,7 @@ fn with(
 
 /// Serves; then lets calls end that have begun, for as long as the grace lasts.
 async fn until_stopped<E: Environment>(
-    router: Router,
+    router: Served,
     listener: TcpListener,
     environment: E,
     limits: Limits,

@@ -166,7 +166,7 @@ impl Failure {
             Self::Shed => {
                 // Not louder: under load a line for every call would be more load.
                 tracing::debug!(method, "shed");
-                retry(Code::ResourceExhausted, "the server has too much to do")
+                shed()
             }
             Self::Stopping => {
                 tracing::debug!(method, "ended, because the server stops");
@@ -175,6 +175,11 @@ impl Failure {
             Self::Panicked => internal(method, &"the handler panicked"),
         }
     }
+}
+
+/// What is told of a call that there is no place for.
+pub(crate) fn shed() -> Status {
+    retry(Code::ResourceExhausted, "the server has too much to do")
 }
 
 fn not_resolved(method: &'static str, unresolved: &Unresolved) -> Status {

@@ -232,14 +232,43 @@ async fn too_much_is_shed_at_once() {
     let status = side.commands().sell_invoice(sell(1)).await.expect_err("full");
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(status.get_details_retry_info().is_some());
+}
+
+#[tokio::test]
+async fn a_server_with_as_many_calls_as_it_may_have_takes_none_beyond_them() {
     let none = Limits { calls: 0, ..PATIENT };
     let side = command_side(MemoryQueue::new(1), ListenerLimits::default(), none, false).await;
-    let status = side.commands().sell_invoice(sell(1)).await.expect_err("shed");
+    let waiting = v1::SellInvoiceRequest { wait: Some(seconds(0)), ..sell(1) };
+    for request in [sell(1), waiting] {
+        let status = side.commands().sell_invoice(request).await.expect_err("shed");
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::ResourceExhausted, "the server has too much to do")
+        );
+        let info = status.get_details_retry_info().expect("when to try again");
+        assert_eq!(info.retry_delay, Some(Duration::from_secs(1)));
+    }
+    let status = side.publish(vec![registered(REQUEST)]).await.expect_err("shed");
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(side.queued().is_empty());
+}
+
+#[tokio::test]
+async fn those_who_wait_have_places_of_their_own() {
+    let one = Limits { waits: 1, ..PATIENT };
+    let side = command_side(MemoryQueue::new(1), ListenerLimits::default(), one, false).await;
+    let waiting = || v1::SellInvoiceRequest { wait: Some(seconds(300)), ..sell(1) };
+    let mut client = side.commands();
+    let first = waiting();
+    let _waits = tokio::spawn(async move { client.sell_invoice(first).await });
+    let bell = side.queue.bells().hang();
+    while side.queued().is_empty() {
+        bell.rung().await;
+    }
+    let status = side.commands().sell_invoice(waiting()).await.expect_err("shed");
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(status.get_details_retry_info().is_some());
-    // Those who wait have places of their own.
-    let request = v1::SellInvoiceRequest { wait: Some(seconds(0)), ..sell(1) };
-    assert!(side.commands().sell_invoice(request).await.is_ok());
+    assert!(side.commands().sell_invoice(sell(1)).await.is_ok());
 }
 
 #[tokio::test]
