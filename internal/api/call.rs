@@ -61,9 +61,9 @@ impl<E: Environment> Calls<E> {
         Self { environment, stop, admission, watch }
     }
 
-    /// The gate in front of these calls.
-    pub(crate) fn gate(&self) -> Gate {
-        Gate::new(self.admission.clone(), self.watch.clone())
+    /// The gate in front of these calls, for requests of at most so many bytes.
+    pub(crate) fn gate(&self, most: usize) -> Gate {
+        Gate::new(self.admission.clone(), self.watch.clone(), most)
     }
 
     /// The call hands a command in, or several: for whoever looks on.

@@ -23,7 +23,6 @@ use tower::{Layer, Service};
 
 use super::admission::Admission;
 use super::observation::CallWatch;
-use super::server::MAX_REQUEST_BYTES;
 use super::status::shed;
 
 /// The method that is called, where it is one that takes commands.
@@ -47,14 +46,16 @@ pub(crate) struct Gate(Option<Arc<Keeper>>);
 struct Keeper {
     admission: Admission,
     watch: CallWatch,
+    /// The largest request, in bytes.
+    most: usize,
     refusal: HeaderMap,
 }
 
 impl Gate {
-    /// In front of calls that are admitted like this.
-    pub(crate) fn new(admission: Admission, watch: CallWatch) -> Self {
+    /// In front of calls that are admitted like this, with requests of at most so many bytes.
+    pub(crate) fn new(admission: Admission, watch: CallWatch, most: usize) -> Self {
         let refusal = shed().into_http::<Body>().into_parts().0.headers;
-        Self(Some(Arc::new(Keeper { admission, watch, refusal })))
+        Self(Some(Arc::new(Keeper { admission, watch, most, refusal })))
     }
 }
 
@@ -87,7 +88,7 @@ pub(crate) struct Refused {
 impl Refused {
     /// Waits until nothing more comes.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while !self.asked.is_end_stream() && self.bytes <= MAX_REQUEST_BYTES {
+        while self.bytes <= self.keeper.most {
             match ready!(Pin::new(&mut self.asked).poll_frame(cx)) {
                 Some(Ok(frame)) => self.bytes += frame.data_ref().map_or(0, bytes::Bytes::len),
                 // Who has hung up asks for nothing more either.
@@ -206,7 +207,7 @@ mod tests {
         let admission = Admission::new(1, 1, 1, 1);
         let onlooker = Arc::new(Onlooker::default());
         let watch = CallWatch::by(Arc::clone(&onlooker) as Arc<dyn CallObserver>);
-        let mut gated = Gate::new(admission.clone(), watch).layer(Silent);
+        let mut gated = Gate::new(admission.clone(), watch, 1024).layer(Silent);
         let path = "/financing.v1.CommandService/SellInvoice";
         let (sender, frames) = tokio::sync::mpsc::unbounded_channel::<Frame<bytes::Bytes>>();
         let frames = futures_util::stream::unfold(frames, |mut frames| async {

@@ -156,7 +156,7 @@ pub async fn serve_commands<E: Environment>(
     let calls = calls(&environment, limits, &stop, watch);
     let commands = CommandServiceServer::new(CommandApi::new(intake.clone(), calls.clone()))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
-    let gate = calls.gate();
+    let gate = calls.gate(MAX_REQUEST_BYTES);
     let events = IntegrationServiceServer::new(IntegrationApi::new(intake, calls))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
     let router = with(COMMAND_SERVICES, Routes::default(), gate, limits, &stop)?;
