@@ -73,7 +73,11 @@ async fn one(ground: Arc<Ground>, number: usize, fault: Fault, began: Instant) {
     match harm {
         Harm::Kill(process) => kill(&ground, process, lasts).await,
         Harm::Pause(process) => pause(&ground, process, lasts).await,
-        Harm::Restart(process) => restart(&ground, process).await,
+        Harm::Restart(process) => {
+            if restart(&ground, process).await {
+                tell(&format!("{process} did not end when it was asked to, and was killed"));
+            }
+        }
         Harm::Cut(link) => on_link(&ground, link, lasts, Ending::Reset, Proxy::cut).await,
         Harm::Delay(link, by) => on_link(&ground, link, lasts, Ending::Late, |proxy| proxy.delay(by)).await,
         Harm::HalfOpen(link, way, ending) => {
@@ -142,7 +146,8 @@ async fn pause(ground: &Ground, process: Process, lasts: Duration) {
     }
 }
 
-async fn restart(ground: &Ground, process: Process) {
+/// Answers whether the process had to be killed. A nats-server may, and none of ours.
+async fn restart(ground: &Ground, process: Process) -> bool {
     match process {
         Process::Component(component, number) => {
             let mut player = ground.player(component, number).lock().await;
@@ -151,9 +156,10 @@ async fn restart(ground: &Ground, process: Process) {
         }
         Process::Nats(number) => {
             let mut nats = ground.nats(number).lock().await;
-            block_in_place(|| {
-                nats.stop();
+            return block_in_place(|| {
+                let hung = nats.end();
                 nats.start_again();
+                hung
             });
         }
         Process::Postgres => {
@@ -164,6 +170,7 @@ async fn restart(ground: &Ground, process: Process) {
             });
         }
     }
+    false
 }
 
 async fn on_link(ground: &Ground, link: Link, lasts: Duration, ending: Ending, harm: impl FnOnce(&Proxy)) {
@@ -188,11 +195,16 @@ async fn fill(ground: &Ground, process: Process, lasts: Duration) -> Option<&'st
             }
             if disabled(&nats) > before {
                 // What it could not write once it does not try to write again before it is started again.
-                block_in_place(|| {
-                    nats.stop();
+                let hung = block_in_place(|| {
+                    let hung = nats.end();
                     nats.start_again();
+                    hung
                 });
-                return Some("had stopped storing, and was started again");
+                return Some(if hung {
+                    "had stopped storing, did not end when it was asked to, was killed and started again"
+                } else {
+                    "had stopped storing, and was started again"
+                });
             }
             None
         }

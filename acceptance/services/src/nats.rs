@@ -166,6 +166,25 @@ impl NatsServer {
         self.process = None;
     }
 
+    /// Ends the server as whoever looks after it would: asks it to (SIGTERM), and kills it where it has not ended within half a
+    /// minute. Says whether it had to be killed: 2.15 may hang once its disk was full.
+    ///
+    /// # Panics
+    ///
+    /// When the process cannot be ended.
+    pub fn end(&mut self) -> bool {
+        if self.process.is_none() {
+            return false;
+        }
+        self.signal("TERM");
+        let hangs = !within_patience(|| self.ended());
+        if hangs {
+            self.kill();
+        }
+        self.process = None;
+        hangs
+    }
+
     /// Starts the server again, where it was: same port, same store. Returns when it answers.
     ///
     /// # Panics
