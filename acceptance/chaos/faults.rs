@@ -153,24 +153,27 @@ async fn restart(ground: &Ground, process: Process) -> bool {
             let mut player = ground.player(component, number).lock().await;
             player.stop().await;
             player.begin();
+            false
         }
-        Process::Nats(number) => {
-            let mut nats = ground.nats(number).lock().await;
-            return block_in_place(|| {
-                let hung = nats.end();
-                nats.start_again();
-                hung
-            });
-        }
+        Process::Nats(number) => again(&mut *ground.nats(number).lock().await),
         Process::Postgres => {
             let mut postgres = ground.postgres().lock().await;
             block_in_place(|| {
                 postgres.stop();
                 postgres.start_again();
             });
+            false
         }
     }
-    false
+}
+
+/// Ends the server and starts it again. Answers whether it had to be killed.
+fn again(nats: &mut NatsServer) -> bool {
+    block_in_place(|| {
+        let hung = nats.end();
+        nats.start_again();
+        hung
+    })
 }
 
 async fn on_link(ground: &Ground, link: Link, lasts: Duration, ending: Ending, harm: impl FnOnce(&Proxy)) {
@@ -195,12 +198,7 @@ async fn fill(ground: &Ground, process: Process, lasts: Duration) -> Option<&'st
             }
             if disabled(&nats) > before {
                 // What it could not write once it does not try to write again before it is started again.
-                let hung = block_in_place(|| {
-                    let hung = nats.end();
-                    nats.start_again();
-                    hung
-                });
-                return Some(if hung {
+                return Some(if again(&mut nats) {
                     "had stopped storing, did not end when it was asked to, was killed and started again"
                 } else {
                     "had stopped storing, and was started again"

@@ -7,8 +7,8 @@
 //! And it is refused when all of it has come, not sooner: what comes for a call that was answered already is what HTTP/2
 //! servers defend themselves against, and h2 closes a connection that has too much of it, with all the calls on it.
 
+use std::convert::Infallible;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -85,9 +85,10 @@ pub(crate) struct Refused {
     bytes: usize,
 }
 
-impl Refused {
-    /// Waits until nothing more comes.
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+impl Future for Refused {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         while self.bytes <= self.keeper.most {
             match ready!(Pin::new(&mut self.asked).poll_frame(cx)) {
                 Some(Ok(frame)) => self.bytes += frame.data_ref().map_or(0, bytes::Bytes::len),
@@ -95,20 +96,7 @@ impl Refused {
                 Some(Err(_)) | None => break,
             }
         }
-        Poll::Ready(())
-    }
-}
-
-/// [`Refused`], with the errors that the server behind the gate would have.
-pub(crate) struct Answer<E>(Refused, PhantomData<fn() -> E>);
-
-impl<E> Future for Answer<E> {
-    type Output = Result<Response<Body>, E>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let refused = &mut self.0;
-        ready!(refused.poll_end(cx));
-        Poll::Ready(Ok(refused.keeper.refusal(refused.method)))
+        Poll::Ready(Ok(self.keeper.refusal(self.method)))
     }
 }
 
@@ -127,12 +115,14 @@ pub(crate) struct Gated<S> {
     inner: S,
 }
 
-impl<S: Service<Request<Body>, Response = Response<Body>>> Service<Request<Body>> for Gated<S> {
+impl<S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>> Service<Request<Body>>
+    for Gated<S>
+{
     type Response = Response<Body>;
-    type Error = S::Error;
-    type Future = Either<Answer<S::Error>, S::Future>;
+    type Error = Infallible;
+    type Future = Either<Refused, S::Future>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
     }
 
@@ -142,8 +132,7 @@ impl<S: Service<Request<Body>, Response = Response<Body>>> Service<Request<Body>
         match refused {
             Some((keeper, method)) => {
                 let keeper = Arc::clone(keeper);
-                let refused = Refused { keeper, method, asked: request.into_body(), bytes: 0 };
-                Either::Left(Answer(refused, PhantomData))
+                Either::Left(Refused { keeper, method, asked: request.into_body(), bytes: 0 })
             }
             None => Either::Right(self.inner.call(request)),
         }
@@ -171,7 +160,7 @@ mod tests {
 
     impl Service<Request<Body>> for Silent {
         type Response = Response<Body>;
-        type Error = std::convert::Infallible;
+        type Error = Infallible;
         type Future = std::future::Pending<Result<Response<Body>, Self::Error>>;
 
         fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {

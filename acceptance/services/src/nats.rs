@@ -157,13 +157,7 @@ impl NatsServer {
     ///
     /// When it does not end within half a minute, with its log.
     pub fn stop(&mut self) {
-        if self.process.is_none() {
-            return;
-        }
-        self.signal("TERM");
-        let ended = within_patience(|| self.ended());
-        assert!(ended, "nats-server does not stop: {}", self.log());
-        self.process = None;
+        assert!(!self.end(), "nats-server does not stop: {}", self.log());
     }
 
     /// Ends the server as whoever looks after it would: asks it to (SIGTERM), and kills it where it has not ended within half a
