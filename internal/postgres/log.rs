@@ -11,8 +11,8 @@ use eventsourcing::environment::Timestamp;
 use eventsourcing::model::AggregateRef;
 use eventsourcing::partition::{Deployment, Epoch, Partition, Sequence, Version};
 use eventsourcing::ports::{
-    Commit, EventLog, LoadRequest, Loaded, PartitionCommit, PartitionRow, PortError, PortResult,
-    QueuePosition,
+    Beyond, Commit, EventLog, Follows, LoadRequest, Loaded, PartitionCommit, PartitionRow, PortError,
+    PortResult, QueuePosition,
 };
 use eventsourcing::record::Record;
 use sqlx::postgres::PgRow;
@@ -20,7 +20,7 @@ use sqlx::postgres::PgRow;
 use super::connect::{Connect, Session};
 use super::database::Database;
 use super::error::OpenError;
-use super::sql::{Values, count, counts, get, indices, partition, unsigned};
+use super::sql::{Values, count, counts, each, get, indices, partition, unsigned};
 use super::{commit, deployment, load, migrate};
 
 const ROWS: &str = "SELECT partition, epoch, head, queue_created_at, queue_message, queue_first, queue_index \
@@ -52,6 +52,23 @@ const READ: &str = "WITH asked AS (\
      FROM share s CROSS JOIN LATERAL (SELECT * FROM records r WHERE r.partition = s.partition \
      AND r.sequence > s.behind AND r.sequence <= s.behind + s.share OFFSET 0) r \
      WHERE s.share > 0 ORDER BY s.place, r.sequence";
+
+/// The same, and where each of these partitions ends: those whose head is where the caller says it is are left out, unless it
+/// has to be proven. One statement, because the relayer asks at every turn: what it costs is paid for each batch.
+const BEYOND: &str = "WITH asked AS (\
+     SELECT a.place, a.partition, coalesce(p.head, 0) AS head, greatest(a.last - 1, 0) AS behind \
+     FROM unnest($1::int[], $2::bigint[], $3::bool[]) WITH ORDINALITY AS a(partition, last, proven, place) \
+     LEFT JOIN partitions p ON p.partition = a.partition \
+     WHERE coalesce(p.head, 0) <> a.last OR NOT a.proven), \
+     waiting AS (SELECT place, partition, head, behind, greatest(head - behind, 0) AS waiting FROM asked), \
+     share AS (SELECT place, partition, head, behind, \
+     least(waiting, $4::bigint - (sum(waiting) OVER (ORDER BY place) - waiting))::bigint AS share FROM waiting) \
+     SELECT s.partition, r.sequence, r.record_id, r.recorded_at, r.aggregate_type, r.aggregate_id, r.version, \
+     r.event_type, r.schema, r.data, r.command_id, r.correlation_id, r.causation_id, r.actor, r.traceparent, \
+     r.last_of_command, s.head \
+     FROM share s LEFT JOIN LATERAL (SELECT * FROM records r WHERE r.partition = s.partition \
+     AND r.sequence > s.behind AND r.sequence <= s.behind + s.share OFFSET 0) r ON true \
+     ORDER BY s.place, r.sequence";
 
 /// The command side's database: the event log, the policies' checkpoints, the positions in other contexts' streams, and
 /// who tries which partition.
@@ -160,6 +177,31 @@ impl EventLog for PostgresLog {
         let records: Vec<_> = rows.iter().map(|row| record(row).map(Arc::new)).collect::<PortResult<_>>()?;
         without_gaps(after, &records)?;
         Ok(records)
+    }
+
+    async fn beyond(&self, ends: &[Follows], limit: usize) -> PortResult<Beyond> {
+        if ends.is_empty() {
+            return Ok(Beyond::default());
+        }
+        let values = Values::default()
+            .and(indices(ends, |end| end.partition))?
+            .and(counts(ends, |end| end.last.get())?)?
+            .and(each(ends, |end| end.proven))?
+            .and(i64::try_from(limit).unwrap_or(i64::MAX))?;
+        let rows = self.database.rows(BEYOND, values).await?;
+        let mut beyond = Beyond::default();
+        for row in &rows {
+            let partition = partition(row, 0)?;
+            if beyond.heads.last().is_none_or(|(last, _)| *last != partition) {
+                beyond.heads.push((partition, Sequence::new(count(row, 16)?)));
+            }
+            if get::<Option<i64>>(row, 1)?.is_some() {
+                beyond.records.push(Arc::new(record(row)?));
+            }
+        }
+        let after: Vec<_> = ends.iter().map(|end| (end.partition, end.last.before())).collect();
+        without_gaps(&after, &beyond.records)?;
+        Ok(beyond)
     }
 }
 

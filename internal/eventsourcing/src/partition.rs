@@ -129,6 +129,12 @@ macro_rules! counter {
             pub const fn next(self) -> Self {
                 Self(self.0.saturating_add(1))
             }
+
+            /// The one before this; of the first, itself.
+            #[must_use]
+            pub const fn before(self) -> Self {
+                Self(self.0.saturating_sub(1))
+            }
         }
 
         impl fmt::Display for $name {

@@ -123,8 +123,7 @@ pub(crate) async fn standing<B: EventBus>(
     projected: Projected,
 ) -> PortResult<Standing> {
     let Some(record_id) = projected.record_id else { return Ok(Standing::Here) };
-    let before = Sequence::new(projected.sequence.get().saturating_sub(1));
-    let records = bus.read(&[(partition, before)], 1).await?;
+    let records = bus.read(&[(partition, projected.sequence.before())], 1).await?;
     Ok(match records.first() {
         None => Standing::Ahead,
         Some(record) if record.record_id == record_id => Standing::Here,

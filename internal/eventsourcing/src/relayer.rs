@@ -18,7 +18,7 @@ use crate::environment::{Environment, Timestamp};
 use crate::mutants::{Mutant, planted};
 use crate::observer::{Observer, Watch};
 use crate::partition::{Partition, Sequence};
-use crate::ports::{BusTail, EventBus, EventLog, PortError, Publication};
+use crate::ports::{Beyond, BusTail, EventBus, EventLog, Follows, PortError, Publication};
 use crate::record::Record;
 use crate::rotation::Rotation;
 use crate::turn::{Progress, Trouble, Turn};
@@ -39,7 +39,8 @@ pub struct Relayer<L, B, E> {
     assignment: Assignment,
     /// Where each stream ends; `None` where that has to be asked.
     streams: BTreeMap<Partition, Option<End>>,
-    rotation: Rotation,
+    /// Who was served first the last time: next it is whoever comes behind him.
+    first: Option<Partition>,
     /// When a stream was last asked without need, and whose stream is asked next.
     looked: Timestamp,
     suspects: Rotation,
@@ -63,7 +64,7 @@ impl<L: EventLog, B: EventBus, E: Environment> Relayer<L, B, E> {
             environment,
             assignment,
             streams: BTreeMap::new(),
-            rotation: Rotation::default(),
+            first: None,
             looked: Timestamp::default(),
             suspects: Rotation::default(),
             watch: Watch::default(),
@@ -114,35 +115,35 @@ impl<L: EventLog, B: EventBus, E: Environment> Relayer<L, B, E> {
         Ok(())
     }
 
-    /// The streams' ends behind which the log has something, and those that nobody has compared with the log.
-    async fn open(&self, ends: Vec<End>) -> Result<Vec<BusTail>, Trouble> {
-        let partitions: Vec<Partition> = ends.iter().map(|end| end.tail.partition).collect();
-        let rows = self.log.rows(&partitions).await.map_err(PortError::trouble)?;
-        let heads: BTreeMap<Partition, Sequence> =
-            rows.into_iter().map(|(partition, row)| (partition, row.head)).collect();
-        let mut open = Vec::new();
-        for End { tail, proven } in ends {
-            let head = heads.get(&tail.partition).copied().unwrap_or_default();
-            if head < tail.last {
-                return Err(behind(&tail));
-            }
-            if head > tail.last || !proven {
-                open.push(tail);
-            }
-        }
-        Ok(open)
-    }
-
     /// What is to be published: what the log has behind the streams' ends, each seen to be the log's own. And whether that is all.
-    async fn read(&mut self, ends: &[BusTail]) -> Result<(Vec<Publication>, bool), Trouble> {
-        let after: Vec<(Partition, Sequence)> =
-            ends.iter().map(|tail| (tail.partition, before(tail.last))).collect();
+    async fn read(&mut self) -> Result<(Vec<Publication>, bool), Trouble> {
+        let mut ends: Vec<End> = self.streams.values().copied().flatten().collect();
+        if ends.is_empty() {
+            return Ok((Vec::new(), true));
+        }
+        // A partition with much to do starves nobody.
+        let behind_him = ends.partition_point(|end| Some(end.tail.partition) <= self.first);
+        ends.rotate_left(behind_him);
+        let follows: Vec<Follows> = ends
+            .iter()
+            .map(|End { tail, proven }| Follows {
+                partition: tail.partition,
+                last: tail.last,
+                proven: *proven,
+            })
+            .collect();
         let limit = BATCH + ends.len();
-        let records = self.log.read(&after, limit).await.map_err(PortError::trouble)?;
+        let Beyond { heads, records } = self.log.beyond(&follows, limit).await.map_err(PortError::trouble)?;
         let whole = records.len() < limit;
+        self.first = heads.first().map_or(self.first, |(partition, _)| Some(*partition));
+        let heads: BTreeMap<Partition, Sequence> = heads.into_iter().collect();
         let mut read = by_partition(records);
         let mut publications = Vec::new();
-        for tail in ends {
+        for End { tail, .. } in &ends {
+            let Some(head) = heads.get(&tail.partition) else { continue };
+            if *head < tail.last {
+                return Err(behind(tail));
+            }
             let mut records = read.remove(&tail.partition).unwrap_or_default();
             if tail.last > Sequence::ZERO {
                 match records.first() {
@@ -217,16 +218,7 @@ impl<L: EventLog, B: EventBus, E: Environment> Turn for Relayer<L, B, E> {
     async fn turn(&mut self) -> Result<Progress, Trouble> {
         self.suspect();
         self.locate().await?;
-        let ends: Vec<End> = self.streams.values().copied().flatten().collect();
-        if ends.is_empty() {
-            return Ok(Progress::Idle);
-        }
-        let open = self.open(ends).await?;
-        if open.is_empty() {
-            return Ok(Progress::Idle);
-        }
-        let open = self.rotation.turn(open);
-        let (publications, whole) = self.read(&open).await?;
+        let (publications, whole) = self.read().await?;
         if publications.is_empty() {
             return Ok(if whole { Progress::Idle } else { Progress::Worked });
         }
@@ -241,10 +233,6 @@ impl<L: EventLog, B: EventBus, E: Environment> Turn for Relayer<L, B, E> {
 fn published(record: &Record) -> End {
     let record_id = Some(record.record_id);
     End { tail: BusTail { partition: record.partition, last: record.sequence, record_id }, proven: true }
-}
-
-fn before(sequence: Sequence) -> Sequence {
-    Sequence::new(sequence.get().saturating_sub(1))
 }
 
 /// Checks that what the log has where the stream ends is what the stream has there.

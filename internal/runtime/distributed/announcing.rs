@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use eventsourcing::partition::{Partition, Sequence};
 use eventsourcing::ports::{
-    Commit, EventLog, LoadRequest, Loaded, PartitionCommit, PartitionRow, PortResult, Projected,
-    ProjectionStep, RankedQuery, ReadModels, Row, RowQuery,
+    Beyond, Commit, EventLog, Follows, LoadRequest, Loaded, PartitionCommit, PartitionRow, PortResult,
+    Projected, ProjectionStep, RankedQuery, ReadModels, Row, RowQuery,
 };
 use eventsourcing::record::Record;
 use uuid::Uuid;
@@ -54,6 +54,10 @@ impl<L: EventLog> EventLog for Announcing<L> {
 
     async fn read(&self, after: &[(Partition, Sequence)], limit: usize) -> PortResult<Vec<Arc<Record>>> {
         self.store.read(after, limit).await
+    }
+
+    async fn beyond(&self, ends: &[Follows], limit: usize) -> PortResult<Beyond> {
+        self.store.beyond(ends, limit).await
     }
 }
 

@@ -14,7 +14,7 @@ use crate::importer::{Translate, Translated};
 use crate::model::{AggregateRef, Model};
 use crate::mutants::{Mutant, chance, planted};
 use crate::outcome::{Fingerprint, Outcome};
-use crate::partition::{LogPosition, PartitionCount, Sequence};
+use crate::partition::{LogPosition, PartitionCount};
 use crate::ports::{
     DeadCommands, DeadQuery, EventBus, EventLog, ForeignLetter, ForeignLetters, InboxEntry, LoadRequest,
     PortError, PortResult,
@@ -146,8 +146,7 @@ where
     pub async fn resolution(&self, letter: &Letter) -> PortResult<Option<Arc<Record>>> {
         let Some(outcome) = &letter.outcome else { return Ok(None) };
         let LogPosition { partition, sequence } = outcome.position;
-        let before = Sequence::new(sequence.get().saturating_sub(1));
-        Ok(self.log.read(&[(partition, before)], 1).await?.pop())
+        Ok(self.log.read(&[(partition, sequence.before())], 1).await?.pop())
     }
 
     /// Finds out what became of the letters.

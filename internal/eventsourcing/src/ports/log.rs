@@ -2,6 +2,7 @@
 //!
 //! The rule this module protects: facts, outcomes and progress are one call, and so one transaction.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -117,6 +118,26 @@ impl PartitionCommit {
     }
 }
 
+/// Where something ends that follows the log, a partition's stream on the bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Follows {
+    /// Which partition.
+    pub partition: Partition,
+    /// The last sequence that it has.
+    pub last: Sequence,
+    /// Whether the log is known to have the same record there.
+    pub proven: bool,
+}
+
+/// What a log has where something ends that follows it, and behind that.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Beyond {
+    /// The log's last sequence in each partition in which it ends elsewhere, or in which that end is not proven.
+    pub heads: Vec<(Partition, Sequence)>,
+    /// Of the same partitions the record at the end, and those behind it.
+    pub records: Vec<Arc<Record>>,
+}
+
 /// What became of one partition's part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Commit {
@@ -157,12 +178,34 @@ pub trait EventLog: Send + Sync + 'static {
     fn forget_queue(&self, partitions: &[Partition]) -> impl Future<Output = PortResult<()>> + Send;
 
     /// Committed records after the given sequences, at most `limit` in all, in order within each partition. The
-    /// partitions are served in the order of the request: a caller with a limit rotates it.
+    /// partitions are served in the order of the request, so a caller with a limit rotates it; or each gets its share.
     fn read(
         &self,
         after: &[(Partition, Sequence)],
         limit: usize,
     ) -> impl Future<Output = PortResult<Vec<Arc<Record>>>> + Send;
+
+    /// What there is for those who follow: of each partition in which the log does not end where they do, or in which it is not
+    /// proven that they do, where it ends, the record at their end, and those behind it. At most `limit` records in all, to whom as
+    /// with [`read`](Self::read); the heads come in the order of the request.
+    ///
+    /// A store that can answer both questions at once does.
+    fn beyond(&self, ends: &[Follows], limit: usize) -> impl Future<Output = PortResult<Beyond>> + Send {
+        async move {
+            let partitions: Vec<Partition> = ends.iter().map(|end| end.partition).collect();
+            let rows: BTreeMap<Partition, PartitionRow> = self.rows(&partitions).await?.into_iter().collect();
+            let (mut heads, mut after) = (Vec::new(), Vec::new());
+            for Follows { partition, last, proven } in ends {
+                let head = rows.get(partition).map_or(Sequence::ZERO, |row| row.head);
+                if head != *last || !proven {
+                    heads.push((*partition, head));
+                    after.push((*partition, last.before()));
+                }
+            }
+            let records = if after.is_empty() { Vec::new() } else { self.read(&after, limit).await? };
+            Ok(Beyond { heads, records })
+        }
+    }
 }
 
 /// The policies' checkpoints: they live with the event log, and move after what they stand for is queued.

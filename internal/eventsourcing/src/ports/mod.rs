@@ -27,8 +27,8 @@ pub use integration::{
     ForeignMessage, ForeignPosition, ForeignPositions,
 };
 pub use log::{
-    CheckpointMove, Checkpoints, Commit, EventLog, History, InboxEntry, LoadRequest, Loaded, PartitionCommit,
-    PartitionRow, Snapshot, StoredEvent,
+    Beyond, CheckpointMove, Checkpoints, Commit, EventLog, Follows, History, InboxEntry, LoadRequest, Loaded,
+    PartitionCommit, PartitionRow, Snapshot, StoredEvent,
 };
 pub use ownership::{Leases, Role};
 pub use queue::{CommandQueue, QueuePosition, QueuedMessage, Replies};

@@ -16,7 +16,7 @@ use crate::model::{AggregateRef, DecodeError, Known, Model};
 use crate::mutants::{Mutant, planted};
 use crate::observer::{Decided, Decision, Interval, Watch};
 use crate::outcome::{Fingerprint, Outcome, Reply, Verdict};
-use crate::partition::{LogPosition, Partition, Sequence, Version};
+use crate::partition::{LogPosition, Partition, Version};
 use crate::ports::{InboxEntry, LoadRequest, PartitionCommit, PartitionRow, QueuePosition, Snapshot};
 use crate::record::{
     COMMAND_DEAD, COMMAND_REFUSED, COMMAND_UNCHANGED, DEAD_LETTER_DISCARDED, DeadData, Record, RefusedData,
@@ -393,7 +393,7 @@ fn told(mut outcome: Outcome) -> Outcome {
         *partition = Partition::from_index(partition.index() ^ 1);
     }
     if planted(Mutant::TokenOfTheRecordBefore) {
-        *sequence = Sequence::new(sequence.get().saturating_sub(1));
+        *sequence = sequence.before();
     }
     outcome
 }

@@ -7,7 +7,8 @@ use uuid::Uuid;
 use crate::model::AggregateRef;
 use crate::partition::{Partition, Sequence, Version};
 use crate::ports::{
-    Commit, EventLog, History, LoadRequest, Loaded, PartitionCommit, PartitionRow, StoredEvent,
+    Beyond, Commit, EventLog, Follows, History, LoadRequest, Loaded, PartitionCommit, PartitionRow,
+    StoredEvent,
 };
 use crate::record::Record;
 
@@ -26,6 +27,7 @@ pub(super) async fn suite<L: EventLog + Clone>(make: &impl AsyncFn() -> L) {
     much_is_loaded_at_once(make().await).await;
     texts_come_back_as_they_were(make().await).await;
     a_log_is_read_in_pages_in_order(make().await).await;
+    what_follows_the_log_is_told_what_is_beyond_its_end(make().await).await;
     another_handle_reads_the_same(make().await).await;
 }
 
@@ -255,6 +257,39 @@ async fn a_log_is_read_in_pages_in_order<L: EventLog>(log: L) {
     let past = log.read(&[(partition(1), Sequence::new(129)), (partition(2), Sequence::new(1000))], 10).await;
     assert_eq!(past, Ok(Vec::new()), "past the end there is nothing");
     assert_eq!(log.read(&[], 10).await, Ok(Vec::new()));
+}
+
+async fn what_follows_the_log_is_told_what_is_beyond_its_end<L: EventLog>(log: L) {
+    let one = append(&log, partition(1), 0, 5).await;
+    let two = append(&log, partition(2), 0, 3).await;
+    let beyond = async |ends: &[(u16, u64, bool)], limit| {
+        let follows = |(index, last, proven): &(u16, u64, bool)| Follows {
+            partition: partition(*index),
+            last: Sequence::new(*last),
+            proven: *proven,
+        };
+        let ends: Vec<Follows> = ends.iter().map(follows).collect();
+        log.beyond(&ends, limit).await.expect("a log can be read")
+    };
+    let told = |heads: &[(u16, u64)], records: &[&[Arc<Record>]]| Beyond {
+        heads: heads.iter().map(|(index, head)| (partition(*index), Sequence::new(*head))).collect(),
+        records: records.concat(),
+    };
+    assert_eq!(beyond(&[], 10).await, Beyond::default());
+    let nothing = beyond(&[(1, 5, true), (2, 3, true), (3, 0, true)], 10).await;
+    assert_eq!(nothing, Beyond::default(), "of ends that are the log's own there is nothing to tell");
+    let proofs = beyond(&[(2, 3, false), (3, 0, false), (1, 5, true)], 10).await;
+    assert_eq!(proofs, told(&[(2, 3), (3, 0)], &[&two[2..]]), "what has to be proven comes with its proof");
+    let more = beyond(&[(2, 0, true), (1, 2, true)], 10).await;
+    assert_eq!(more, told(&[(2, 3), (1, 5)], &[&two, &one[1..]]), "in the order of the request");
+    // Who is served first is the store's own affair; each is served from its end on.
+    let full = beyond(&[(1, 2, true), (2, 1, true)], 3).await;
+    assert_eq!((full.heads, full.records.len()), (more.heads.iter().rev().copied().collect(), 3));
+    let of = |index| full.records.iter().filter(move |record| record.partition == partition(index));
+    assert!(of(1).eq(one[1..].iter().take(of(1).count())), "no gap");
+    assert!(of(2).eq(two.iter().take(of(2).count())), "no gap");
+    let ahead = beyond(&[(1, 6, true), (2, 9, false), (3, 1, true)], 10).await;
+    assert_eq!(ahead, told(&[(1, 5), (2, 3), (3, 0)], &[]), "of an end that the log does not have, its own");
 }
 
 async fn paged<L: EventLog>(
