@@ -48,9 +48,9 @@ impl Admission {
         }
     }
 
-    /// Whether there are as many short calls as there may be: then nothing more is to be begun, whatever it is.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.short.available_permits() == 0
+    /// How many more short calls there may be.
+    pub(crate) fn places(&self) -> usize {
+        self.short.available_permits()
     }
 
     /// A place, where there is one.
@@ -74,13 +74,13 @@ mod tests {
         let admission = Admission::new(1, 1, 1, 1);
         let place = admission.admit(Load::Short);
         assert!(place.is_some());
-        assert!(admission.is_crowded());
+        assert_eq!(admission.places(), 0);
         assert!(admission.admit(Load::Short).is_none());
         assert!(admission.admit(Load::Long).is_some());
         assert!(admission.admit(Load::Stream).is_some());
         assert!(admission.admit(Load::Watch).is_some());
         drop(place);
-        assert!(!admission.is_crowded());
+        assert_eq!(admission.places(), 1);
         assert!(admission.admit(Load::Short).is_some());
     }
 }

@@ -1,8 +1,8 @@
 //! The connections of a server.
 //!
 //! The rule this module protects: a server holds no more connections than it has files for, and none that does not speak
-//! HTTP/2. Those beyond wait in the kernel's backlog, and a server that cannot accept waits too, and says so: tonic's own
-//! loop would try again at once, for ever and in silence.
+//! HTTP/2. Those beyond wait in the kernel's backlog, and a server that cannot accept waits too, and says so: it
+//! does not try again at once, for ever and in silence.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -17,7 +17,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
-use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use eventsourcing::environment::Environment;
 
@@ -186,14 +185,6 @@ impl Connection {
             let missing = silence.missing.saturating_sub(bytes);
             (missing > 0).then_some(Silence { missing, ..silence })
         });
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
     }
 }
 

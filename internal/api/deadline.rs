@@ -1,10 +1,11 @@
 //! How long a call may take.
 //!
 //! The rule this module protects: every call ends, and it ends with our own answer a moment before the client's
-//! deadline. (What tonic answers at a deadline is CANCELLED, which tells a client that it did that itself.)
+//! deadline. (What tonic's own server answers then is CANCELLED, which tells a client that it did that itself.)
 
 use std::time::Duration;
 
+use hyper::HeaderMap;
 use tonic::metadata::MetadataMap;
 
 /// The longest `wait` that a client may ask for.
@@ -29,11 +30,7 @@ pub(crate) struct Budget {
 impl Budget {
     /// What the client's `grpc-timeout` and the server's allowance leave.
     pub(crate) fn of(metadata: &MetadataMap, allowance: Duration) -> Self {
-        let timeout = metadata
-            .get("grpc-timeout")
-            .and_then(|value| value.to_str().ok())
-            .and_then(grpc_timeout)
-            .unwrap_or(Duration::MAX);
+        let timeout = asked_for(metadata.as_ref()).unwrap_or(Duration::MAX);
         let margin = (timeout / 10).min(LARGEST_MARGIN);
         let call = timeout.saturating_sub(margin).min(allowance);
         Self { call, wait: timeout.saturating_sub(margin.saturating_mul(2)).min(allowance) }
@@ -48,6 +45,11 @@ impl Budget {
     pub(crate) fn wait(self, asked: Duration) -> Duration {
         asked.min(self.wait)
     }
+}
+
+/// How long the client waits, where it says so.
+pub(crate) fn asked_for(headers: &HeaderMap) -> Option<Duration> {
+    headers.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(grpc_timeout)
 }
 
 /// What the server allows a call that asks for this `wait`. A malformed one is refused elsewhere, at once.

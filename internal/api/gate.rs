@@ -7,19 +7,17 @@
 //! And it is refused when all of it has come, not sooner: what comes for a call that was answered already is what HTTP/2
 //! servers defend themselves against, and h2 closes a connection that has too much of it, with all the calls on it.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::future::Either;
-use hyper::body::Body as _;
-use hyper::{HeaderMap, Request, Response};
+use hyper::body::{Body as Asked, Bytes};
+use hyper::{HeaderMap, Response};
 use tonic::Code;
 use tonic::body::Body;
-use tower::{Layer, Service};
 
 use super::admission::Admission;
 use super::observation::CallWatch;
@@ -45,6 +43,7 @@ pub(crate) struct Gate(Option<Arc<Keeper>>);
 #[derive(Debug)]
 struct Keeper {
     admission: Admission,
+    entering: AtomicUsize,
     watch: CallWatch,
     /// The largest request, in bytes.
     most: usize,
@@ -55,16 +54,32 @@ impl Gate {
     /// In front of calls that are admitted like this, with requests of at most so many bytes.
     pub(crate) fn new(admission: Admission, watch: CallWatch, most: usize) -> Self {
         let refusal = shed().into_http::<Body>().into_parts().0.headers;
-        Self(Some(Arc::new(Keeper { admission, watch, most, refusal })))
+        Self(Some(Arc::new(Keeper { admission, entering: AtomicUsize::new(0), watch, most, refusal })))
+    }
+
+    /// Lets the method that is called in; or not, where all places are taken, or will be by those that were let in before.
+    pub(crate) fn ask(&self, path: &str) -> Result<Option<Entering>, Refusal> {
+        let Some((keeper, method)) = self.0.as_ref().zip(commanding(path)) else { return Ok(None) };
+        let keeper = Arc::clone(keeper);
+        if keeper.admission.places() <= keeper.entering.load(Ordering::Relaxed) {
+            return Err(Refusal { keeper, method });
+        }
+        keeper.entering.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(Entering(keeper)))
+    }
+}
+
+/// A call that was let in and has not taken its place yet. Calls come in by the hundred before the first of them does.
+#[derive(Debug)]
+pub(crate) struct Entering(Arc<Keeper>);
+
+impl Drop for Entering {
+    fn drop(&mut self) {
+        self.0.entering.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Keeper {
-    /// The method that is called, where the call is not let in.
-    fn refuses(&self, path: &str) -> Option<&'static str> {
-        if self.admission.is_crowded() { commanding(path) } else { None }
-    }
-
     fn refusal(&self, method: &'static str) -> Response<Body> {
         // Not louder: under load a line for every call would be more load.
         tracing::debug!(method, "shed");
@@ -77,65 +92,39 @@ impl Keeper {
     }
 }
 
-/// A call that is not let in: its answer, when all that was asked has come, or more than may be asked.
-pub(crate) struct Refused {
+/// That a call is not let in.
+#[derive(Debug)]
+pub(crate) struct Refusal {
     keeper: Arc<Keeper>,
     method: &'static str,
-    asked: Body,
+}
+
+impl Refusal {
+    /// The answer to a call that asks this.
+    pub(crate) fn of<B>(self, asked: B) -> Refused<B> {
+        Refused { refusal: self, asked, bytes: 0 }
+    }
+}
+
+/// A call that is not let in: its answer, when all that was asked has come, or more than may be asked.
+pub(crate) struct Refused<B> {
+    refusal: Refusal,
+    asked: B,
     bytes: usize,
 }
 
-impl Future for Refused {
-    type Output = Result<Response<Body>, Infallible>;
+impl<B: Asked<Data = Bytes> + Unpin> Future for Refused<B> {
+    type Output = Response<Body>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        while self.bytes <= self.keeper.most {
+        while self.bytes <= self.refusal.keeper.most {
             match ready!(Pin::new(&mut self.asked).poll_frame(cx)) {
-                Some(Ok(frame)) => self.bytes += frame.data_ref().map_or(0, bytes::Bytes::len),
+                Some(Ok(frame)) => self.bytes += frame.data_ref().map_or(0, Bytes::len),
                 // Who has hung up asks for nothing more either.
                 Some(Err(_)) | None => break,
             }
         }
-        Poll::Ready(Ok(self.keeper.refusal(self.method)))
-    }
-}
-
-impl<S> Layer<S> for Gate {
-    type Service = Gated<S>;
-
-    fn layer(&self, inner: S) -> Gated<S> {
-        Gated { gate: self.clone(), inner }
-    }
-}
-
-/// What is behind a gate.
-#[derive(Debug, Clone)]
-pub(crate) struct Gated<S> {
-    gate: Gate,
-    inner: S,
-}
-
-impl<S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>> Service<Request<Body>>
-    for Gated<S>
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Either<Refused, S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let path = request.uri().path();
-        let refused = self.gate.0.as_ref().and_then(|keeper| Some((keeper, keeper.refuses(path)?)));
-        match refused {
-            Some((keeper, method)) => {
-                let keeper = Arc::clone(keeper);
-                Either::Left(Refused { keeper, method, asked: request.into_body(), bytes: 0 })
-            }
-            None => Either::Right(self.inner.call(request)),
-        }
+        Poll::Ready(self.refusal.keeper.refusal(self.refusal.method))
     }
 }
 
@@ -154,24 +143,6 @@ mod tests {
     use crate::api::proto::DESCRIPTORS;
     use crate::api::server::COMMAND_SERVICES;
 
-    /// Behind the gate: nothing that would ever answer.
-    #[derive(Clone)]
-    struct Silent;
-
-    impl Service<Request<Body>> for Silent {
-        type Response = Response<Body>;
-        type Error = Infallible;
-        type Future = std::future::Pending<Result<Response<Body>, Self::Error>>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, _: Request<Body>) -> Self::Future {
-            std::future::pending()
-        }
-    }
-
     #[derive(Default)]
     struct Onlooker(std::sync::Mutex<Vec<(&'static str, Code)>>);
 
@@ -187,38 +158,42 @@ mod tests {
         fn ended(&self, _: &CallSpan<'_>) {}
     }
 
-    fn request(path: &str, body: Body) -> Request<Body> {
-        Request::builder().uri(format!("http://financing{path}")).body(body).expect("a request")
-    }
-
     #[test]
     fn a_crowded_server_answers_a_command_when_all_of_it_has_come_and_tells_of_it_once() {
         let admission = Admission::new(1, 1, 1, 1);
         let onlooker = Arc::new(Onlooker::default());
         let watch = CallWatch::by(Arc::clone(&onlooker) as Arc<dyn CallObserver>);
-        let mut gated = Gate::new(admission.clone(), watch, 1024).layer(Silent);
+        let gate = Gate::new(admission.clone(), watch, 1024);
         let path = "/financing.v1.CommandService/SellInvoice";
-        let (sender, frames) = tokio::sync::mpsc::unbounded_channel::<Frame<bytes::Bytes>>();
+        let entering = gate.ask(path).expect("there is a place");
+        assert!(
+            gate.ask(path).is_err(),
+            "there is not another for whoever comes before the first has taken it"
+        );
+        drop(entering);
+        assert!(gate.ask(path).is_ok());
+        let place = admission.admit(Load::Short);
+        let (sender, frames) = tokio::sync::mpsc::unbounded_channel::<Frame<Bytes>>();
         let frames = futures_util::stream::unfold(frames, |mut frames| async {
             Some((Ok::<_, Status>(frames.recv().await?), frames))
         });
-        let place = admission.admit(Load::Short);
-        let mut answer = std::pin::pin!(gated.call(request(path, Body::new(StreamBody::new(frames)))));
-        assert!(answer.as_mut().now_or_never().is_none());
-        sender.send(Frame::data(bytes::Bytes::from_static(b"half of it"))).expect("somebody reads");
-        assert!(answer.as_mut().now_or_never().is_none());
+        let asked = StreamBody::new(Box::pin(frames));
+        let mut answer = gate.ask(path).expect_err("there is no place").of(asked);
+        assert!((&mut answer).now_or_never().is_none());
+        sender.send(Frame::data(Bytes::from_static(b"half of it"))).expect("somebody reads");
+        assert!((&mut answer).now_or_never().is_none());
         assert!(onlooker.0.lock().expect("no panic").is_empty());
         drop(sender);
-        let Some(Ok(response)) = answer.now_or_never() else { unreachable!("all has come") };
+        let response = answer.now_or_never().expect("all has come");
         let status = Status::from_header_map(response.headers()).expect("a status");
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert!(status.get_details_retry_info().is_some());
         assert_eq!(*onlooker.0.lock().expect("no panic"), [("SellInvoice", Code::ResourceExhausted)]);
         // Whatever takes no commands is let in, and commands are as soon as there is a place.
-        let health = request("/grpc.health.v1.Health/Check", Body::empty());
-        assert!(gated.call(health).now_or_never().is_none());
+        assert!(gate.ask("/grpc.health.v1.Health/Check").is_ok());
+        assert!(Gate::default().ask(path).is_ok());
         drop(place);
-        assert!(gated.call(request(path, Body::empty())).now_or_never().is_none());
+        assert!(gate.ask(path).is_ok());
     }
 
     #[test]

@@ -16,7 +16,8 @@
 //! - `wire`: from the read side to the wire
 //! - `status`: the one mapping from errors to a status
 //! - [`admin`]: the admin door
-//! - `call`, `admission`, `deadline`: what every call has in common; `gate`: what is refused before it is one
+//! - `call`, `admission`, `deadline`: what every call has in common; `gate`: what is refused before it is one;
+//!   `serving`: the connections that they come in on
 //! - [`observation`]: whoever looks on at the calls
 //! - `fuzzing`: what must hold for whatever bytes a client sends
 //! - [`codec`]: how messages are read off the wire
@@ -47,6 +48,7 @@ pub mod proto;
 mod query_service;
 mod resume;
 pub mod server;
+mod serving;
 mod status;
 mod story;
 #[cfg(test)]

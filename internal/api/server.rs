@@ -3,7 +3,6 @@
 //! The rule this module protects: a server takes a listener that is bound already, bounds whatever a client can make it
 //! hold (connections, messages, headers, streams, calls), and stops within its grace whatever its clients do.
 
-use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +10,8 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use tokio::net::TcpListener;
 use tonic::service::Routes;
-use tonic::transport::Server;
-use tonic::transport::server::Router;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Builder;
-use tower::layer::util::{Identity, Stack};
 
 use domain::live::LiveQueries;
 use domain::story::Stories;
@@ -40,16 +36,11 @@ use super::proto::financing::v1::command_service_server::CommandServiceServer;
 use super::proto::financing::v1::query_service_server::QueryServiceServer;
 use super::proto::registering::v1::integration_service_server::IntegrationServiceServer;
 use super::query_service::QueryApi;
+use super::serving::serve;
 pub use super::watch::WatchLimits;
 
 /// The largest request, in bytes.
 pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
-
-/// The largest headers of a request, in bytes.
-const MAX_HEADER_BYTES: u32 = 16 * 1024;
-
-/// A backstop for calls whose request never arrives; all others end earlier, by themselves.
-const LONGEST_CALL: Duration = Duration::from_secs(330);
 
 /// The services of the command side, as reflection and health name them.
 pub(super) const COMMAND_SERVICES: &[&str] =
@@ -113,9 +104,6 @@ impl Default for Limits {
 /// Why a server does not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The transport failed.
-    #[error("the server failed: {0}")]
-    Transport(#[from] tonic::transport::Error),
     /// The contract cannot be published: a defect.
     #[error("the contract cannot be published: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -159,9 +147,10 @@ pub async fn serve_commands<E: Environment>(
     let gate = calls.gate(MAX_REQUEST_BYTES);
     let events = IntegrationServiceServer::new(IntegrationApi::new(intake, calls))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
-    let router = with(COMMAND_SERVICES, Routes::default(), gate, limits, &stop)?;
-    let router = router.add_service(commands).add_service(events);
-    until_stopped(router, listener, environment, limits, stop).await
+    let routes = described(COMMAND_SERVICES, Routes::default(), &stop)?;
+    let routes = routes.add_service(commands).add_service(events);
+    until_stopped(routes, gate, listener, environment, limits, stop).await;
+    Ok(())
 }
 
 /// Serves QueryService on a bound listener until it is told to stop.
@@ -190,8 +179,9 @@ pub async fn serve_queries<E: Environment, Q: Queries + Stories, L: LiveQueries,
         calls: calls(&environment, limits, &stop, watch),
     })
     .max_decoding_message_size(MAX_REQUEST_BYTES);
-    let router = common(QUERY_SERVICES, limits, &stop)?.add_service(queries);
-    until_stopped(router, listener, environment, limits, stop).await
+    let routes = described(QUERY_SERVICES, Routes::default(), &stop)?.add_service(queries);
+    until_stopped(routes, Gate::default(), listener, environment, limits, stop).await;
+    Ok(())
 }
 
 /// Serves the services of the admin door on a bound listener until it is told to stop.
@@ -208,8 +198,9 @@ pub async fn serve_admin<E: Environment>(
 ) -> Result<(), ServeError> {
     let limits = Limits { connections: limits.connections.min(OPERATORS), ..limits };
     let (names, routes) = services.into_parts();
-    until_stopped(with(&names, routes, Gate::default(), limits, &stop)?, listener, environment, limits, stop)
-        .await
+    let routes = described(&names, routes, &stop)?;
+    until_stopped(routes, Gate::default(), listener, environment, limits, stop).await;
+    Ok(())
 }
 
 /// Serves nothing but health and reflection on a bound listener until it is told to stop: for a process that takes no
@@ -224,7 +215,9 @@ pub async fn serve_health<E: Environment>(
     limits: Limits,
     stop: Stop,
 ) -> Result<(), ServeError> {
-    until_stopped(common(&[], limits, &stop)?, listener, environment, limits, stop).await
+    let routes = described(&[], Routes::default(), &stop)?;
+    until_stopped(routes, Gate::default(), listener, environment, limits, stop).await;
+    Ok(())
 }
 
 pub(super) fn calls<E: Environment>(
@@ -237,23 +230,9 @@ pub(super) fn calls<E: Environment>(
     Calls::new(environment.clone(), admission, stop.clone(), watch)
 }
 
-/// A server behind a gate.
-type Served = Router<Stack<Gate, Identity>>;
-
-/// A server with health and reflection, which describes these services.
-fn common(services: &[&'static str], limits: Limits, stop: &Stop) -> Result<Served, ServeError> {
-    with(services, Routes::default(), Gate::default(), limits, stop)
-}
-
-/// The same, with services that are known already, and behind a gate of its own.
-fn with(
-    services: &[&'static str],
-    routes: Routes,
-    gate: Gate,
-    limits: Limits,
-    stop: &Stop,
-) -> Result<Served, ServeError> {
-    let described = || {
+/// These routes, with health and with reflection, which describes these services.
+fn described(services: &[&'static str], routes: Routes, stop: &Stop) -> Result<Routes, ServeError> {
+    let contract = || {
         let builder = Builder::configure()
             .include_reflection_service(false)
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -264,46 +243,28 @@ fn with(
         names.fold(builder, |builder, name| builder.with_service_name(*name))
     };
     let health = HealthServer::new(Pulse::new(services, stop.clone()));
-    Ok(Server::builder()
-        .timeout(LONGEST_CALL)
-        .http2_keepalive_interval(Some(limits.keepalive_interval))
-        .http2_keepalive_timeout(Some(limits.keepalive_timeout))
-        .http2_max_header_list_size(MAX_HEADER_BYTES)
-        .max_concurrent_streams(limits.calls_per_connection)
-        .layer(gate)
-        .add_routes(routes)
+    Ok(routes
         .add_service(health.max_decoding_message_size(MAX_REQUEST_BYTES))
-        .add_service(described().build_v1()?.max_decoding_message_size(MAX_REQUEST_BYTES))
-        .add_service(described().build_v1alpha()?.max_decoding_message_size(MAX_REQUEST_BYTES)))
+        .add_service(contract().build_v1()?.max_decoding_message_size(MAX_REQUEST_BYTES))
+        .add_service(contract().build_v1alpha()?.max_decoding_message_size(MAX_REQUEST_BYTES)))
 }
 
 /// Serves; then lets calls end that have begun, for as long as the grace lasts.
 async fn until_stopped<E: Environment>(
-    router: Served,
+    routes: Routes,
+    gate: Gate,
     listener: TcpListener,
     environment: E,
     limits: Limits,
     stop: Stop,
-) -> Result<(), ServeError> {
+) {
     let incoming = incoming(listener, limits.connections, limits.preface, environment.clone());
-    let signal = stop.clone();
-    let serving = router.serve_with_incoming_shutdown(incoming, async move { signal.given().await });
+    let serving = serve(incoming, routes, gate, limits, stop.clone());
     let overdue = async {
         stop.given().await;
         environment.sleep(limits.grace).await;
     };
-    first(serving, overdue).await
-}
-
-async fn first(
-    serving: impl Future<Output = Result<(), tonic::transport::Error>>,
-    overdue: impl Future<Output = ()>,
-) -> Result<(), ServeError> {
-    match select(pin!(serving), pin!(overdue)).await {
-        Either::Left((served, _)) => Ok(served?),
-        Either::Right(((), _)) => {
-            tracing::warn!("some clients did not hang up in time");
-            Ok(())
-        }
+    if let Either::Right(_) = select(pin!(serving), pin!(overdue)).await {
+        tracing::warn!("some clients did not hang up in time");
     }
 }

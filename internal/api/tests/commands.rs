@@ -1,8 +1,10 @@
 //! The command side over the wire.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{FutureExt as _, stream};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
@@ -251,6 +253,29 @@ async fn a_server_with_as_many_calls_as_it_may_have_takes_none_beyond_them() {
     let status = side.publish(vec![registered(REQUEST)]).await.expect_err("shed");
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(side.queued().is_empty());
+}
+
+#[tokio::test]
+async fn a_call_that_comes_in_pieces_is_refused_when_all_of_it_has_come() {
+    let none = Limits { calls: 0, ..PATIENT };
+    let side = command_side(MemoryQueue::new(1), ListenerLimits::default(), none, false).await;
+    let (sender, pieces) = tokio::sync::mpsc::unbounded_channel();
+    sender.send(sell(1)).expect("somebody reads");
+    let pieces = stream::unfold(pieces, |mut pieces| async { Some((pieces.recv().await?, pieces)) });
+    let mut client = tonic::client::Grpc::new(side.served.channel.clone());
+    client.ready().await.expect("connected");
+    let path = "/financing.v1.CommandService/SellInvoice".parse().expect("a path");
+    let codec = tonic_prost::ProstCodec::<v1::SellInvoiceRequest, v1::SellInvoiceResponse>::default();
+    let mut answer = pin!(client.client_streaming(Request::new(pieces), path, codec));
+    assert!(answer.as_mut().now_or_never().is_none());
+    // What is asked later, on the same connection, is answered sooner.
+    let status = side.commands().sell_invoice(sell(2)).await.expect_err("shed");
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(answer.as_mut().now_or_never().is_none());
+    drop(sender);
+    let status = answer.await.expect_err("shed");
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.get_details_retry_info().is_some());
 }
 
 #[tokio::test]
