@@ -20,8 +20,8 @@ pub(crate) enum Load {
     Watch,
 }
 
-/// How many calls are worked on at a time. No kind takes places from another. (But where the short ones have taken all of theirs, the
-/// [gate](super::gate) lets no command in, however it would wait.)
+/// How many calls are worked on at a time. No kind takes places from another. (But where the short ones have taken all of theirs, or
+/// those that come in might, the [gate](super::gate) lets no command in, however it would wait.)
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
     short: Arc<Semaphore>,

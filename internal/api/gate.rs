@@ -57,7 +57,8 @@ impl Gate {
         Self(Some(Arc::new(Keeper { admission, entering: AtomicUsize::new(0), watch, most, refusal })))
     }
 
-    /// Lets the method that is called in; or not, where all places are taken, or will be by those that were let in before.
+    /// Lets the method that is called in; or not, where all places are taken, or will be by those that were let in before. (Until
+    /// it is known whether a call waits, it counts as one that does not.)
     pub(crate) fn ask(&self, path: &str) -> Result<Option<Entering>, Refusal> {
         let Some((keeper, method)) = self.0.as_ref().zip(commanding(path)) else { return Ok(None) };
         let keeper = Arc::clone(keeper);

@@ -1,19 +1,20 @@
 //! Connections, and the calls that come in on them.
 //!
 //! The rule this module protects: a call that is refused at the [gate](super::gate) costs no more than it has to. It passes nothing on its
-//! way, and gets a task of its own only where it comes in pieces; so this is hyper with the services right behind it, and not
+//! way, gets a task of its own only where it comes in pieces, and shares one with those that came with it; so this is hyper with the services right behind it, and not
 //! tonic's own server, which puts half a dozen layers and a task between a call and whoever might refuse it.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::mem;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use futures_util::{FutureExt as _, Stream, StreamExt as _, poll};
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2::Builder;
@@ -67,8 +68,9 @@ pub(crate) async fn serve(
 /// One connection, until it ends: once it has to stop, with the calls that have begun.
 async fn converse(connection: Connection, front: Front, limits: Limits, stop: Stop) {
     // Each connection has its own.
-    let front = Front { at_once: AtOnce::default(), ..front };
-    let mut protocol = Builder::new(Calls(front.at_once.clone()));
+    let calls = Calls::default();
+    let front = Front { at_once: calls.at_once.clone(), ..front };
+    let mut protocol = Builder::new(calls);
     protocol
         .timer(TokioTimer::new())
         .keep_alive_interval(limits.keepalive_interval)
@@ -125,14 +127,14 @@ impl hyper::service::Service<Request<Incoming>> for Front {
         };
         let answer = self.routes.clone().call(request.map(Body::new));
         Answer::in_time(most, async move {
-            let mut answer = pin!(answer);
-            // With its first step it takes its place, unless the rest of it has still to come.
-            let first = poll!(answer.as_mut());
-            drop(entering);
-            match first {
-                Poll::Ready(answer) => answer,
-                Poll::Pending => answer.await,
-            }
+            let (mut entering, mut answer) = (entering, pin!(answer));
+            poll_fn(|cx| {
+                let polled = answer.as_mut().poll(cx);
+                // With its first step it takes its place, unless the rest of it has still to come.
+                drop(entering.take());
+                polled
+            })
+            .await
         })
     }
 }
@@ -167,17 +169,43 @@ impl Future for Answer {
     }
 }
 
-/// Where calls go on: each in a task of its own, but for those that have their answer.
-#[derive(Clone)]
-struct Calls(AtOnce);
+/// Where calls go on: each in a task of its own, but for those that have their answer. These go out together, because a connection
+/// that is asked for the next call first writes whatever there is to write.
+#[derive(Clone, Default)]
+struct Calls {
+    at_once: AtOnce,
+    answered: Arc<Mutex<Vec<Sending>>>,
+}
+
+/// A call whose answer is to be sent.
+type Sending = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Calls {
+    fn answered(&self) -> MutexGuard<'_, Vec<Sending>> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl<C: Future<Output = ()> + Send + 'static> Executor<C> for Calls {
     fn execute(&self, call: C) {
-        if self.0.0.swap(false, Ordering::Relaxed) {
-            // It sends what is there, a status without a body, and so has nothing to wait for.
-            let _sent = pin!(call).poll(&mut Context::from_waker(Waker::noop()));
-        } else {
+        if !self.at_once.0.swap(false, Ordering::Relaxed) {
             tokio::spawn(call);
+            return;
+        }
+        let is_first = {
+            let mut answered = self.answered();
+            answered.push(Box::pin(call));
+            answered.len() == 1
+        };
+        if is_first {
+            let calls = self.clone();
+            // It runs when the connection has taken in all that was there.
+            tokio::spawn(async move {
+                let answered = mem::take(&mut *calls.answered());
+                for sending in answered {
+                    sending.await;
+                }
+            });
         }
     }
 }
@@ -196,20 +224,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_call_that_has_its_answer_gets_no_task() {
-        let at_once = AtOnce::default();
-        let calls = Calls(at_once.clone());
-        let (sender, answered) = tokio::sync::oneshot::channel();
-        let call = async {
-            tokio::task::yield_now().await;
-            sender.send(()).expect("somebody waits");
+    async fn the_calls_that_have_their_answer_share_a_task() {
+        let calls = Calls::default();
+        let (sender, mut tasks) = tokio::sync::mpsc::unbounded_channel();
+        let call = || {
+            let sender = sender.clone();
+            async move { sender.send(tokio::task::id()).expect("somebody waits") }
         };
-        calls.execute(call);
-        answered.await.expect("it went on in a task");
-        at_once.0.store(true, Ordering::Relaxed);
-        let (sender, mut answered) = tokio::sync::oneshot::channel();
-        calls.execute(async { sender.send(()).expect("somebody waits") });
-        assert!(answered.try_recv().is_ok(), "where it was");
-        assert!(!at_once.0.load(Ordering::Relaxed));
+        calls.execute(call());
+        for _ in 0..3 {
+            calls.at_once.0.store(true, Ordering::Relaxed);
+            calls.execute(call());
+        }
+        calls.execute(call());
+        let mut of_calls = Vec::new();
+        for _ in 0..5 {
+            of_calls.push(tasks.recv().await.expect("each goes on"));
+        }
+        let own = of_calls.iter().filter(|task| of_calls.iter().filter(|other| other == task).count() == 1);
+        assert_eq!(own.count(), 2, "{of_calls:?}");
+        of_calls.sort_unstable_by_key(ToString::to_string);
+        of_calls.dedup();
+        assert_eq!(of_calls.len(), 3);
+        assert!(calls.answered().is_empty());
     }
 }

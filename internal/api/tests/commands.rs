@@ -273,7 +273,8 @@ async fn a_call_that_comes_in_pieces_is_refused_when_all_of_it_has_come() {
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(answer.as_mut().now_or_never().is_none());
     drop(sender);
-    let status = answer.await.expect_err("shed");
+    let answer = tokio::time::timeout(Duration::from_secs(30), answer).await.expect("it is answered");
+    let status = answer.expect_err("shed");
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(status.get_details_retry_info().is_some());
 }
