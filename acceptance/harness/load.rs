@@ -44,7 +44,13 @@ impl Order {
         match self.call(commands).await {
             Err(status) if status.code() == Code::FailedPrecondition => {
                 let Information { metadata, .. } = information(&status);
-                let made = metadata.get("invoice_id").or(metadata.get("bid_id")).cloned().unwrap_or_default();
+                // A refusal names whatever the command is about; one that says PENDING first may be refused later.
+                let made = match self {
+                    Self::Sell(_) => metadata.get("invoice_id"),
+                    Self::Bid(_) => metadata.get("bid_id"),
+                    Self::Approve(_) | Self::Reverse(_) => None,
+                };
+                let made = made.cloned().unwrap_or_default();
                 let promise = Promise { command_id: metadata["command_id"].clone(), made };
                 Ok((promise, CommandState::Refused))
             }
