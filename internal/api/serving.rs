@@ -1,8 +1,9 @@
 //! Connections, and the calls that come in on them.
 //!
 //! The rule this module protects: a call that is refused at the [gate](super::gate) costs no more than it has to. It passes nothing on its
-//! way, gets a task of its own only where it comes in pieces, and shares one with those that came with it; so this is hyper with the services right behind it, and not
-//! tonic's own server, which puts half a dozen layers and a task between a call and whoever might refuse it.
+//! way, gets a task of its own only where it comes in pieces, and shares one with those that came with it; so this is hyper with
+//! the services right behind it, and not tonic's own server, which puts half a dozen layers and a task between a call and whoever
+//! might refuse it.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
