@@ -20,7 +20,7 @@ use crate::observer::{Observer, Watch};
 use crate::partition::{Partition, Sequence};
 use crate::ports::{Beyond, BusTail, EventBus, EventLog, Follows, PortError, Publication};
 use crate::record::Record;
-use crate::rotation::Rotation;
+use crate::rotation::{Rotation, Round};
 use crate::turn::{Progress, Trouble, Turn};
 
 /// Records read from the log, and published, at once.
@@ -39,8 +39,8 @@ pub struct Relayer<L, B, E> {
     assignment: Assignment,
     /// Where each stream ends; `None` where that has to be asked.
     streams: BTreeMap<Partition, Option<End>>,
-    /// Who was served first the last time: next it is whoever comes behind him.
-    first: Option<Partition>,
+    /// Who is served first: a partition with much to do starves nobody.
+    round: Round,
     /// When a stream was last asked without need, and whose stream is asked next.
     looked: Timestamp,
     suspects: Rotation,
@@ -64,7 +64,7 @@ impl<L: EventLog, B: EventBus, E: Environment> Relayer<L, B, E> {
             environment,
             assignment,
             streams: BTreeMap::new(),
-            first: None,
+            round: Round::default(),
             looked: Timestamp::default(),
             suspects: Rotation::default(),
             watch: Watch::default(),
@@ -117,13 +117,11 @@ impl<L: EventLog, B: EventBus, E: Environment> Relayer<L, B, E> {
 
     /// What is to be published: what the log has behind the streams' ends, each seen to be the log's own. And whether that is all.
     async fn read(&mut self) -> Result<(Vec<Publication>, bool), Trouble> {
-        let mut ends: Vec<End> = self.streams.values().copied().flatten().collect();
+        let ends: Vec<End> = self.streams.values().copied().flatten().collect();
         if ends.is_empty() {
             return Ok((Vec::new(), true));
         }
-        // A partition with much to do starves nobody.
-        let behind_him = ends.partition_point(|end| Some(end.tail.partition) <= self.first);
-        ends.rotate_left(behind_him);
+        let ends = self.round.turn(ends, |end| end.tail.partition);
         let follows: Vec<Follows> = ends
             .iter()
             .map(|End { tail, proven }| Follows {
@@ -135,7 +133,9 @@ impl<L: EventLog, B: EventBus, E: Environment> Relayer<L, B, E> {
         let limit = BATCH + ends.len();
         let Beyond { heads, records } = self.log.beyond(&follows, limit).await.map_err(PortError::trouble)?;
         let whole = records.len() < limit;
-        self.first = heads.first().map_or(self.first, |(partition, _)| Some(*partition));
+        if let Some((first, _)) = heads.first() {
+            self.round.served(*first);
+        }
         let heads: BTreeMap<Partition, Sequence> = heads.into_iter().collect();
         let mut read = by_partition(records);
         let mut publications = Vec::new();
