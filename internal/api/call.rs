@@ -77,29 +77,31 @@ impl<E: Environment> Calls<E> {
     }
 
     /// Answers a unary call with what its body comes to.
-    pub(crate) async fn answer<T>(
+    pub(crate) fn answer<T>(
         &self,
         call: Call,
         body: impl Future<Output = Result<T, Failure>> + Send,
-    ) -> Result<Response<T>, Status> {
-        let start = self.watch.get().map(|_| self.environment.now());
-        let result = match self.admission.admit(call.load) {
-            Some(_place) => {
-                let body = AssertUnwindSafe(body).catch_unwind();
-                match within(&self.environment, call.budget.call(), body).await {
+    ) -> impl Future<Output = Result<Response<T>, Status>> + Send {
+        // In a box from here on. Else each future around it would have room for it twice, and what a crowd of calls takes
+        // is what the machine's caches have to hold.
+        let body = Box::pin(AssertUnwindSafe(body).catch_unwind());
+        async move {
+            let start = self.watch.get().map(|_| self.environment.now());
+            let result = match self.admission.admit(call.load) {
+                Some(_place) => match within(&self.environment, call.budget.call(), body).await {
                     Some(Ok(result)) => result,
                     Some(Err(_panic)) => Err(Failure::Panicked),
                     None => Err(Failure::Late),
-                }
+                },
+                None => Err(Failure::Shed),
+            };
+            let result = result.map(Response::new).map_err(|failure| failure.status(call.method));
+            if let (Some(observer), Some(start)) = (self.watch.get(), start) {
+                let code = result.as_ref().err().map_or(Code::Ok, Status::code);
+                observer.answered(call.method, code, start.until(self.environment.now()));
             }
-            None => Err(Failure::Shed),
-        };
-        let result = result.map(Response::new).map_err(|failure| failure.status(call.method));
-        if let (Some(observer), Some(start)) = (self.watch.get(), start) {
-            let code = result.as_ref().err().map_or(Code::Ok, Status::code);
-            observer.answered(call.method, code, start.until(self.environment.now()));
+            result
         }
-        result
     }
 
     /// A place for a stream, for as long as it lasts.

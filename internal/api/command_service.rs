@@ -107,7 +107,8 @@ impl<E: Environment> CommandApi<E> {
             handing.succeeded();
             return Ok(Accepted::new(command_id, v1::CommandState::Unspecified, None));
         };
-        let reply = self.until_stopped(envelope, call.budget.wait(wait)).await?;
+        // In a box: most calls do not wait, and need no room for it.
+        let reply = Box::pin(self.until_stopped(envelope, call.budget.wait(wait))).await?;
         handing.succeeded();
         let ids = || [vec![("command_id", command_id)], others].concat();
         match reply {

@@ -6,7 +6,7 @@
 //! might refuse it.
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2::Builder;
-use hyper::{Request, Response};
+use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -31,7 +31,7 @@ use eventsourcing::environment::Stop;
 
 use super::connections::Connection;
 use super::deadline::asked_for;
-use super::gate::Gate;
+use super::gate::{Entering, Gate};
 use super::server::Limits;
 use super::status::Failure;
 
@@ -113,30 +113,44 @@ impl hyper::service::Service<Request<Incoming>> for Front {
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
-        let most = asked_for(request.headers()).map_or(LONGEST_CALL, |asked| asked.min(LONGEST_CALL));
         let entering = match self.gate.ask(request.uri().path()) {
             Ok(entering) => entering,
             Err(refusal) => {
-                let mut refused = refusal.of(request.into_body());
+                let (head, body) = request.into_parts();
+                let mut refused = refusal.of(body);
                 // What a client says in one go has come in one go.
                 if let Some(refusal) = (&mut refused).now_or_never() {
                     self.at_once.0.store(true, Ordering::Relaxed);
                     return Answer::AtOnce(Some(refusal));
                 }
-                return Answer::in_time(most, refused.map(Ok));
+                return Answer::in_time(longest(&head.headers), refused.map(Ok));
             }
         };
+        let most = longest(request.headers());
         let answer = self.routes.clone().call(request.map(Body::new));
-        Answer::in_time(most, async move {
-            let (mut entering, mut answer) = (entering, pin!(answer));
-            poll_fn(|cx| {
-                let polled = answer.as_mut().poll(cx);
-                // With its first step it takes its place, unless the rest of it has still to come.
-                drop(entering.take());
-                polled
-            })
-            .await
-        })
+        Answer::in_time(most, Admitted { entering, answer })
+    }
+}
+
+/// How long a call may take that comes with these headers.
+fn longest(headers: &HeaderMap) -> Duration {
+    asked_for(headers).map_or(LONGEST_CALL, |asked| asked.min(LONGEST_CALL))
+}
+
+/// A call that was let in. Not an `async` block, which would have room for the answer twice: there are thousands of them.
+struct Admitted<F> {
+    entering: Option<Entering>,
+    answer: F,
+}
+
+impl<F: Future + Unpin> Future for Admitted<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let polled = Pin::new(&mut self.answer).poll(cx);
+        // With its first step it takes its place, unless the rest of it has still to come.
+        drop(self.entering.take());
+        polled
     }
 }
 
@@ -155,7 +169,7 @@ impl Answer {
         answer: impl Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
     ) -> Self {
         let late = |_| Ok(Failure::Late.status("a call").into_http());
-        Self::Later(Box::pin(async move { timeout(most, answer).await.unwrap_or_else(late) }))
+        Self::Later(Box::pin(timeout(most, answer).map(move |answer| answer.unwrap_or_else(late))))
     }
 }
 
@@ -216,12 +230,25 @@ mod tests {
     use tonic::{Code, Status};
 
     use super::*;
+    use crate::api::admission::Admission;
+    use crate::api::observation::CallWatch;
 
     #[tokio::test]
     async fn whatever_becomes_of_a_call_it_ends_in_time() {
         let Ok(late) = Answer::in_time(Duration::ZERO, std::future::pending()).await;
         let status = Status::from_header_map(late.headers()).expect("a status");
         assert_eq!(status.code(), Code::DeadlineExceeded);
+    }
+
+    #[test]
+    fn a_call_that_was_let_in_is_entering_until_its_first_step() {
+        let path = "/financing.v1.CommandService/SellInvoice";
+        let gate = Gate::new(Admission::new(1, 1, 1, 1), CallWatch::default(), 1024);
+        let entering = gate.ask(path).expect("there is a place");
+        let mut call = Admitted { entering, answer: std::future::pending::<()>() };
+        assert!(gate.ask(path).is_err());
+        assert!((&mut call).now_or_never().is_none());
+        assert!(gate.ask(path).is_ok());
     }
 
     #[tokio::test]
