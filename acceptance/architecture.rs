@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// shares no code with what it checks.)
 const CRATES: &[(&str, &[&str])] = &[
     ("domain", &["eventsourcing", "serde", "serde_json", "thiserror", "uuid"]),
-    ("readmodel", &["domain", "eventsourcing", "tokio", "uuid"]),
+    ("readmodel", &["domain", "eventsourcing", "futures-util", "tokio", "uuid"]),
     ("verify", &["async-nats", "futures-util", "serde", "serde_json", "sqlx", "thiserror", "tokio", "uuid"]),
     (
         "eventsourcing",

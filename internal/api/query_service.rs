@@ -31,7 +31,7 @@ use super::status::Failure;
 use super::watch::{WatchLimits, WatchStream};
 use super::wire::pending;
 
-/// How often the read model is looked at where no bell rings. Seldom: thousands may wait, and each look is a query.
+/// How often the read model is looked at where no bell rings. Seldom: who waits is woken, and this is only for a bell that was lost.
 const POLL: Duration = Duration::from_secs(1);
 
 /// How long WaitCommand waits where nothing is said.

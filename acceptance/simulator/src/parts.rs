@@ -103,7 +103,7 @@ impl Part {
     pub fn calls(self) -> &'static [Call] {
         match self.kind() {
             Kind::Listener => &[Call::QueueEnqueue],
-            Kind::Queries => &[Call::ModelsCheckpoints, Call::ModelsRow],
+            Kind::Queries => &[Call::ModelsCheckpoints, Call::ModelsRow, Call::ModelsRows],
             Kind::Door => &[Call::LogDead, Call::LogLoad, Call::ForeignLettersRead, Call::BusTails],
             Kind::Member(Role::Worker) => &[
                 Call::LogCommit,

@@ -3,6 +3,7 @@
 //! The rule this module protects: a row that does not say what it must is an error, never a guess.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use domain::currency::Currency;
 use domain::ids::{BidId, InvestorId, InvoiceId, IssuerId};
@@ -17,19 +18,55 @@ use eventsourcing::ports::{PortError, Projected, ReadModels, Row, RowQuery, Tabl
 use uuid::Uuid;
 
 use crate::tables::{BIDS, COMMANDS, INVESTORS, INVOICES, ISSUERS, settlement, verdict};
+use crate::together::Together;
 
-/// The queries, over a store of read models.
+/// As many rows as a [`RowQuery`] may name.
+const MOST_OUTCOMES: usize = 1000;
+
+/// The queries, over a store of read models. Clones share their questions: those who wait for something ask together.
 #[derive(Debug, Clone)]
-pub struct ReadModelQueries<S>(pub(crate) S);
+pub struct ReadModelQueries<S> {
+    pub(crate) store: Arc<S>,
+    outcomes: Arc<Together<Uuid, Option<Row>>>,
+    progress: Arc<Together<Vec<Partition>, Progress>>,
+}
+
+/// How far the projection has come, as those share it who have asked together.
+type Progress = Arc<BTreeMap<Partition, Projected>>;
+
+/// The rows of these commands, in their order.
+async fn outcomes<S: ReadModels>(store: Arc<S>, ids: Vec<Uuid>) -> Result<Vec<Option<Row>>, QueryError> {
+    let limit = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+    let (table, conditions, keys) = (COMMANDS.name, Vec::new(), Some(ids.clone()));
+    let query = RowQuery { table, conditions, keys, after: None, limit };
+    let rows = store.rows(&query).await.map_err(failed)?;
+    let rows: BTreeMap<Uuid, Row> = rows.into_iter().map(|row| (row.key, row)).collect();
+    Ok(ids.iter().map(|id| rows.get(id).cloned()).collect())
+}
+
+/// How far the projection has come: for each of these who ask, at least in the partitions that he asks for.
+async fn progress<S: ReadModels>(
+    store: Arc<S>,
+    asked: Vec<Vec<Partition>>,
+) -> Result<Vec<Progress>, QueryError> {
+    let askers = asked.len();
+    let mut partitions = asked.concat();
+    partitions.sort_unstable();
+    partitions.dedup();
+    let progress = store.checkpoints(&partitions).await.map_err(failed)?;
+    let progress = Arc::new(progress.into_iter().collect());
+    Ok(vec![progress; askers])
+}
 
 impl<S: ReadModels> ReadModelQueries<S> {
     /// Over this store.
-    pub const fn new(store: S) -> Self {
-        Self(store)
+    pub fn new(store: S) -> Self {
+        let (outcomes, progress) = (Together::new(MOST_OUTCOMES), Together::new(usize::MAX));
+        Self { store: Arc::new(store), outcomes: Arc::new(outcomes), progress: Arc::new(progress) }
     }
 
     async fn one<T>(&self, table: Table, key: Uuid, read: Read<T>) -> Result<Option<T>, QueryError> {
-        let row = self.0.row(table.name, key).await.map_err(failed)?;
+        let row = self.store.row(table.name, key).await.map_err(failed)?;
         row.map_or(Ok(None), |row| read(&Fields::of(table, &row)))
     }
 
@@ -42,7 +79,7 @@ impl<S: ReadModels> ReadModelQueries<S> {
     ) -> Result<Vec<T>, QueryError> {
         let query =
             RowQuery { table: table.name, conditions, keys: None, after: page.after, limit: page.size };
-        let rows = self.0.rows(&query).await.map_err(failed)?;
+        let rows = self.store.rows(&query).await.map_err(failed)?;
         rows.iter().filter_map(|row| read(&Fields::of(table, row)).transpose()).collect()
     }
 }
@@ -262,20 +299,102 @@ impl<S: ReadModels> Queries for ReadModelQueries<S> {
     }
 
     async fn command(&self, id: Uuid) -> Result<Option<CommandView>, QueryError> {
-        self.one(COMMANDS, id, command).await
+        let row = match self.outcomes.ask(id, |ids| outcomes(Arc::clone(&self.store), ids)).await {
+            // One of those that were asked for cannot be read: whose it is, each finds out for himself.
+            Err(QueryError::Corrupt(_)) => return self.one(COMMANDS, id, command).await,
+            row => row?,
+        };
+        row.map_or(Ok(None), |row| command(&Fields::of(COMMANDS, &row)))
     }
 
     async fn seen(&self, positions: &[LogPosition]) -> Result<bool, QueryError> {
-        let mut partitions: Vec<Partition> = positions.iter().map(|position| position.partition).collect();
-        partitions.sort_unstable();
-        partitions.dedup();
-        let checkpoints: BTreeMap<Partition, Projected> =
-            self.0.checkpoints(&partitions).await.map_err(failed)?.into_iter().collect();
+        let partitions: Vec<Partition> = positions.iter().map(|position| position.partition).collect();
+        let ask = |asked| progress(Arc::clone(&self.store), asked);
+        let checkpoints = match self.progress.ask(partitions.clone(), ask).await {
+            // As above.
+            Err(QueryError::Corrupt(_)) => ask(vec![partitions]).await?.pop().unwrap_or_default(),
+            checkpoints => checkpoints?,
+        };
         Ok(positions.iter().all(|position| {
             checkpoints
                 .get(&position.partition)
                 .is_some_and(|projected| projected.sequence >= position.sequence)
                 || planted(Mutant::ReadsDoNotWait)
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Waker};
+
+    use eventsourcing::ports::{CheckpointMove, ProjectionStep, RowChange};
+    use eventsourcing::testkit::memory::{Call, Fault, MemoryReadModels};
+
+    use super::*;
+    use crate::tables::TABLES;
+
+    /// What each is told in the end; they take their steps in turn.
+    fn all<F: Future>(mut asked: Vec<Pin<Box<F>>>) -> Vec<F::Output> {
+        let mut answers: Vec<Option<F::Output>> = asked.iter().map(|_| None).collect();
+        for _ in 0..1000 {
+            for (one, answer) in asked.iter_mut().zip(&mut answers).filter(|(_, answer)| answer.is_none()) {
+                if let Poll::Ready(told) = one.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                    *answer = Some(told);
+                }
+            }
+        }
+        answers.into_iter().map(|answer| answer.expect("an answer")).collect()
+    }
+
+    #[test]
+    fn of_those_who_ask_together_each_is_told_of_his_own() {
+        let [good, unreadable, missing] = [1, 2, 3].map(Uuid::from_u128);
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&calls);
+        let count = move |call: Call| {
+            let is_look = matches!(call, Call::ModelsRow | Call::ModelsRows | Call::ModelsCheckpoints);
+            counted.fetch_add(usize::from(is_look), Ordering::Relaxed);
+            Fault::None
+        };
+        let models = MemoryReadModels::new(TABLES).interfered(Arc::new(count));
+        let row = |key, state: &str| RowChange {
+            table: COMMANDS.name,
+            key,
+            set: vec![
+                ("state", Value::Text(state.to_owned())),
+                ("log_partition", Value::Integer(1)),
+                ("log_sequence", Value::Integer(5)),
+            ],
+            add: Vec::new(),
+        };
+        let partition = Partition::from_index(1);
+        let step = ProjectionStep {
+            checkpoint: CheckpointMove { partition, from: Sequence::ZERO, to: Sequence::new(5) },
+            record_id: good,
+            changes: vec![row(good, "APPLIED"), row(unreadable, "BAKED")],
+        };
+        assert_eq!(all(vec![Box::pin(models.apply(vec![step]))]), [Ok(vec![true])]);
+
+        let queries = ReadModelQueries::new(models);
+        let ids = [missing, good, unreadable, good, missing];
+        let told = all(ids.map(|id| Box::pin(queries.command(id))).into());
+        let told: Vec<_> =
+            told.into_iter().map(|told| told.map(|command| command.map(|command| command.id))).collect();
+        let corrupt =
+            QueryError::Corrupt(format!("{} {unreadable}: column state is missing or wrong", COMMANDS.name));
+        assert_eq!(told, [Ok(None), Ok(Some(good)), Err(corrupt), Ok(Some(good)), Ok(None)]);
+        assert_eq!(calls.swap(0, Ordering::Relaxed), 2, "the first, and then all the others");
+
+        let at = |index, sequence| {
+            [LogPosition { partition: Partition::from_index(index), sequence: Sequence::new(sequence) }]
+        };
+        let positions = [at(0, 1), at(1, 5), at(1, 6), at(0, 1)];
+        let told = all(positions.iter().map(|positions| Box::pin(queries.seen(positions))).collect());
+        assert_eq!(told, [Ok(false), Ok(true), Ok(false), Ok(false)]);
+        assert_eq!(calls.load(Ordering::Relaxed), 2);
     }
 }

@@ -189,7 +189,7 @@ impl<S: ReadModels> Stories for ReadModelQueries<S> {
             up_to: i64::MAX,
             limit: MOST_COMMANDS.saturating_add(1),
         };
-        let mut rows = self.0.ranked(&query).await.map_err(failed)?;
+        let mut rows = self.store.ranked(&query).await.map_err(failed)?;
         if rows.is_empty() {
             return Ok(None);
         }
@@ -206,7 +206,7 @@ impl<S: ReadModels> Stories for ReadModelQueries<S> {
                 break;
             }
             // A retry may have died itself: then it is looked for what was done about that.
-            let resolutions = resolutions(&self.0, &letters).await?;
+            let resolutions = resolutions(self.store.as_ref(), &letters).await?;
             read(bus, &resolutions, &mut records).await?;
             known.extend(resolutions);
         }
@@ -221,14 +221,14 @@ impl<S: ReadModels> Stories for ReadModelQueries<S> {
         limit: u32,
     ) -> Result<Vec<Result<StuckView, UnreadableStep>>, QueryError> {
         let query = open_steps(i64::try_from(up_to.as_micros()).unwrap_or(i64::MAX), limit);
-        let rows = self.0.ranked(&query).await.map_err(failed)?;
+        let rows = self.store.ranked(&query).await.map_err(failed)?;
         let mut steps: Vec<Step> = rows.iter().map(Step::of).collect();
         let mut partitions: Vec<Partition> =
             steps.iter().filter_map(|step| step.cause.as_ref().ok()).map(|cause| cause.partition).collect();
         partitions.sort_unstable();
         partitions.dedup();
         // Read after the rows, so it is at least as far as they are.
-        let projected = self.0.checkpoints(&partitions).await.map_err(failed)?.into_iter().collect();
+        let projected = self.store.checkpoints(&partitions).await.map_err(failed)?.into_iter().collect();
         for step in &mut steps {
             step.prove(&projected);
         }

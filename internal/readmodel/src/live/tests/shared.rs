@@ -156,8 +156,8 @@ fn many_who_look_at_the_same_time_are_answered_with_few_looks_and_none_with_an_o
     let mut context = Context::from_waker(Waker::noop());
     let mut answered = 0;
     // The first is let go of in the middle of its look.
-    let first = asked.remove(0);
-    drop(first);
+    assert!(asked.iter_mut().all(|one| one.as_mut().poll(&mut context).is_pending()));
+    drop(asked.remove(0));
     while !asked.is_empty() {
         asked.retain_mut(|one| one.as_mut().poll(&mut context).is_pending());
         answered += 1;
