@@ -28,7 +28,7 @@ pub const FOUND_AFTER: &[(Mutant, u64)] = &[
     (Mutant::QueueNotProven, 17),
     (Mutant::AnyIssuerExists, 3),
     (Mutant::NoEpoch, 2),
-    (Mutant::MaxPlusOne, 7),
+    (Mutant::MaxPlusOne, 2),
     (Mutant::RelayerSkipsAfterAnError, 1),
     (Mutant::NoExpectedSequence, 1),
     (Mutant::RelayerNeverLooksAgain, 1),
